@@ -1,0 +1,131 @@
+"""The stack: which modalities the prior knows, in which order, units and ranges.
+
+``configs/stack.json`` is the single source of modality names. Another stack is another file and a retrained prior.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .errors import Any2allError
+
+DEFAULT_STACK_FILE = Path(__file__).parents[1] / "configs" / "stack.json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PercentileNormalisation(_Frozen):
+    """MR: the ``percentile`` of intensity inside one subject's head maps to ``u = target``."""
+
+    kind: Literal["percentile"]
+    percentile: float = Field(gt=50, le=100)
+    target: float = Field(gt=0, le=1)
+    scale_when_missing: float = Field(gt=0, description="units per u for an image that was never acquired")
+
+
+class PiecewiseNormalisation(_Frozen):
+    """CT: a piecewise linear, increasing map from ``values`` (units) to ``u``."""
+
+    kind: Literal["piecewise"]
+    values: tuple[float, ...]
+    u: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _increasing(self) -> "PiecewiseNormalisation":
+        for knots in (self.values, self.u):
+            if len(knots) < 2 or any(b <= a for a, b in zip(knots, knots[1:])):
+                raise ValueError("piecewise knots must increase and number at least two")
+        if len(self.values) != len(self.u):
+            raise ValueError("piecewise values and u must have the same length")
+        return self
+
+
+class LinearNormalisation(_Frozen):
+    """PET: ``u = value / maximum``."""
+
+    kind: Literal["linear"]
+    maximum: float = Field(gt=0)
+
+
+Normalisation = Annotated[
+    Union[PercentileNormalisation, PiecewiseNormalisation, LinearNormalisation], Field(discriminator="kind")
+]
+
+
+class Display(_Frozen):
+    """How a picture of the modality is shown: ``window`` in ``u`` or in the modality's units."""
+
+    window: tuple[float, float]
+    window_in: Literal["u", "units"]
+    colormap: str
+
+
+class Modality(_Frozen):
+    """One channel of the stack. ``raw_data``: whether undersampled k-space of it can be given."""
+
+    name: str
+    kind: Literal["MR", "CT", "PET"]
+    raw_data: bool
+    units: str
+    normalisation: Normalisation
+    display: Display
+    patterns: tuple[str, ...]
+    caption: str = ""
+
+    def matches(self, stem: str) -> int:
+        """Length of the longest pattern that matches a whole token run of ``stem`` (0: none)."""
+        found = [m for p in self.patterns if (m := re.search(rf"(?:^|[_\-. ])({p})(?:$|[_\-. ])", stem, re.IGNORECASE))]
+        return max((len(m.group(1)) for m in found), default=0)
+
+
+class Stack(_Frozen):
+    """An ordered set of modalities; channel m of every array ``(B, M, H, W)`` is ``modalities[m]``."""
+
+    modalities: tuple[Modality, ...]
+
+    @model_validator(mode="after")
+    def _unique(self) -> "Stack":
+        if len(set(self.names)) != len(self.names) or not self.names:
+            raise ValueError("a stack needs modalities with distinct names")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(m.name for m in self.modalities)
+
+    def __len__(self) -> int:
+        return len(self.modalities)
+
+    def __getitem__(self, name: str) -> Modality:
+        return self.modalities[self.index(name)]
+
+    def index(self, name: str) -> int:
+        """Channel of a modality. Raises Any2allError for a name that the stack does not hold."""
+        if name not in self.names:
+            raise Any2allError("unknown modality", key="modalities", value=name, allowed=self.names)
+        return self.names.index(name)
+
+    def match(self, filename: str) -> str | None:
+        """Modality that a file name stands for (longest anchored pattern wins), or None.
+
+        >>> load_stack().match("p01_T2_FLAIR.nii.gz")
+        'T2FLAIR'
+        >>> load_stack().match("p01_T1c.nii.gz") is None
+        True
+        """
+        stem = re.sub(r"\.(nii|nrrd|mha|mhd|h5|npy|npz|cfl)(\.gz)?$", "", Path(filename).name, flags=re.IGNORECASE)
+        scores = {m.name: m.matches(stem) for m in self.modalities}
+        best = max(scores, key=scores.__getitem__)
+        return best if scores[best] else None
+
+
+def load_stack(file: str | Path = DEFAULT_STACK_FILE) -> Stack:
+    """Read a stack file (JSON)."""
+    return Stack.model_validate(json.loads(Path(file).read_text()))
