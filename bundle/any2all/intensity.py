@@ -6,7 +6,7 @@ CT: a piecewise linear map of HU. PET: ``u = SUVr / maximum``. Air is ``u = 0``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, Union
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from scipy import ndimage
@@ -126,7 +126,7 @@ def from_u(u: Array, normalisation: Normalisation, scale: float | None = None) -
     return u * _units_per_u(normalisation, scale)
 
 
-def _units_per_u(normalisation: Union[PercentileNormalisation, LinearNormalisation], scale: float | None) -> float:
+def _units_per_u(normalisation: PercentileNormalisation | LinearNormalisation, scale: float | None) -> float:
     if isinstance(normalisation, LinearNormalisation):
         return normalisation.maximum
     return normalisation.scale_when_missing if scale is None else scale
@@ -141,9 +141,7 @@ def _floating(data: Array) -> Array:
 
 def _bend(values: Array, knots_from: tuple[float, ...], knots_to: tuple[float, ...]) -> Array:
     """Piecewise linear map through the knots; the end segments go on (sum of hinges, differentiable in torch)."""
-    slopes = [
-        (b1 - b0) / (a1 - a0) for a0, a1, b0, b1 in zip(knots_from, knots_from[1:], knots_to, knots_to[1:])
-    ]
+    slopes = [(b1 - b0) / (a1 - a0) for a0, a1, b0, b1 in zip(knots_from, knots_from[1:], knots_to, knots_to[1:])]
     result = knots_to[0] + slopes[0] * (values - knots_from[0])
     for knot, before, after in zip(knots_from[1:-1], slopes, slopes[1:]):
         result = result + (after - before) * (values - knot).clip(min=0)

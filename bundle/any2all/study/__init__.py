@@ -1,0 +1,24 @@
+"""The study: which modality is available, undersampled or missing, and its files (contract 1).
+
+`StudyDocument` is the JSON document as it is written; `parse_study` checks it against a stack and a folder and
+returns a `StudySpec`, in which every modality of the stack has an entry, every path is resolved and every default
+is filled in. Whatever cannot be used is refused by one `Any2allError` that names key, value and what is allowed.
+"""
+
+from .document import ModalityDocument, SamplerDocument, Simulation, StudyDocument, study_json_schema
+from .presets import SamplerSettings, resolve_sampler
+from .spec import ModalitySpec, StudySpec, load_study, parse_study
+
+__all__ = [
+    "ModalityDocument",
+    "ModalitySpec",
+    "SamplerDocument",
+    "SamplerSettings",
+    "Simulation",
+    "StudyDocument",
+    "StudySpec",
+    "load_study",
+    "parse_study",
+    "resolve_sampler",
+    "study_json_schema",
+]

@@ -1,0 +1,95 @@
+"""Presets: what ``fast``, ``balanced`` and ``best`` mean, and what a sampler takes where the study says nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..errors import Any2allError
+from .spec import StudySpec
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """A sampler with nothing left open. ``weights`` are per modality (mps); ``gamma`` is the one of mds."""
+
+    name: Literal["mps", "mds", "mcs"]
+    steps: int
+    samples: int
+    seed: int
+    eta: float
+    eta_convention: Literal["dds", "ddim"]
+    zeta: float
+    gamma: float
+    weights: dict[str, float]
+    faithful: bool
+    consistency: Literal["calibrated", "moment"]
+
+
+PRESETS: dict[str, tuple[int, int, Literal["calibrated", "moment"]]] = {  # mcs steps, samples, consistency
+    "fast": (5, 1, "calibrated"),
+    "balanced": (10, 4, "moment"),
+    "best": (20, 8, "moment"),
+}
+PAPER_STEPS = {"mps": 1000, "mds": 150}
+MCS_LEAST_STEPS_WITH_RAW_DATA = 5
+
+
+def resolve_sampler(spec: StudySpec, noise_levels: Literal["shared", "per_modality"]) -> SamplerSettings:
+    """The preset's settings, overruled by what the study's ``sampler`` says.
+
+    ``fast`` is one pass and one sample where a given image says it all: the posterior mean (METHOD section 3).
+
+    Raises:
+        Any2allError: mcs on a ``shared`` prior, mcs with too few steps for raw data, several samples of one pass.
+    """
+    said = spec.sampler
+    steps, samples, consistency = PRESETS[spec.preset]
+    if spec.preset == "fast" and spec.available and not spec.undersampled:
+        steps = 1
+    name = said.name or "mcs"
+    settings = SamplerSettings(
+        name=name,
+        steps=_or(said.steps, PAPER_STEPS.get(name, steps)),
+        samples=_or(said.samples, samples),
+        seed=_or(said.seed, 0),
+        eta=_or(said.eta, 0.85),
+        eta_convention=said.eta_convention or ("ddim" if name == "mcs" else "dds"),
+        zeta=_or(said.zeta, 1.0),
+        gamma=_or(said.gamma, 10.0),
+        weights=dict(said.weights or {}),
+        faithful=_or(said.faithful, False),
+        consistency=said.consistency or consistency,
+    )
+    _check_sampler(settings, spec, noise_levels)
+    return settings
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _check_sampler(settings: SamplerSettings, spec: StudySpec, noise_levels: str) -> None:
+    if settings.name == "mcs" and noise_levels == "shared":
+        raise Any2allError(
+            "this prior knows one noise level for all channels, which mcs cannot use",
+            key="sampler.name",
+            value="mcs",
+            allowed=("mds", "mps"),
+        )
+    least = MCS_LEAST_STEPS_WITH_RAW_DATA
+    if settings.name == "mcs" and spec.undersampled and settings.steps < least:
+        raise Any2allError(
+            f"mcs needs at least {least} steps where {', '.join(spec.undersampled)} is undersampled",
+            key="sampler.steps",
+            value=settings.steps,
+            allowed=f"{least} to 1000",
+        )
+    if settings.steps == 1 and settings.samples > 1:
+        raise Any2allError(
+            "one pass gives the same image every time, so there is one sample",
+            key="sampler.samples",
+            value=settings.samples,
+            allowed="1",
+            hint="more samples need more steps",
+        )
