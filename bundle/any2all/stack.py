@@ -77,12 +77,20 @@ class Modality(_Frozen):
     normalisation: Normalisation
     display: Display
     patterns: tuple[str, ...]
+    not_patterns: tuple[str, ...] = ()
     caption: str = ""
 
     def matches(self, stem: str) -> int:
-        """Length of the longest pattern that matches a whole token run of ``stem`` (0: none)."""
-        found = [m for p in self.patterns if (m := re.search(rf"(?:^|[_\-. ])({p})(?:$|[_\-. ])", stem, re.IGNORECASE))]
-        return max((len(m.group(1)) for m in found), default=0)
+        """Length of the longest pattern that matches a whole token run of ``stem`` (0: none, or excluded)."""
+        if any(_token_run(pattern, stem) for pattern in self.not_patterns):
+            return 0
+        return max(_token_run(pattern, stem) for pattern in self.patterns)
+
+
+def _token_run(pattern: str, stem: str) -> int:
+    """Length of the match of ``pattern`` between separators of ``stem``; 0 when there is none."""
+    found = re.search(rf"(?:^|[_\-. ])({pattern})(?=$|[_\-. ])", stem, re.IGNORECASE)
+    return len(found.group(1)) if found else 0
 
 
 class Stack(_Frozen):

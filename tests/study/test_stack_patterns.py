@@ -1,0 +1,38 @@
+"""File names stand for modalities by anchored patterns, the longest first."""
+
+import pytest
+from any2all.stack import load_stack
+
+
+@pytest.mark.parametrize(
+    "name, modality",
+    [
+        ("T1.nii.gz", "T1"),
+        ("sub-01_T1w_brain.nii.gz", "T1"),
+        ("p01_mprage.mha", "T1"),
+        ("T1-FLAIR.nii", "T1"),
+        ("T1c.nii.gz", None),
+        ("p_T1_c.nii.gz", None),
+        ("p01_T1_ce.nii.gz", None),
+        ("sub-01_ce-gadolinium_T1w.nii.gz", None),
+        ("t1_mprage_gd.nii.gz", None),
+        ("subT1.nii.gz", None),
+        ("T2.nii.gz", "T2"),
+        ("p01_t2_tse.nrrd", "T2"),
+        ("T2FLAIR.nii.gz", "T2FLAIR"),
+        ("p01_T2_FLAIR.nii.gz", "T2FLAIR"),
+        ("t2_space_flair.nii.gz", "T2FLAIR"),
+        ("flair.h5", "T2FLAIR"),
+        ("T2w_FLAIR.nii.gz", "T2FLAIR"),
+        ("FLAIR_post.nii.gz", None),
+        ("T2star.nii.gz", "T2star"),
+        ("T2_starw.nii.gz", "T2star"),
+        ("T2*.nii.gz", "T2star"),
+        ("t2starmap.nii.gz", None),
+        ("head_ct.nii.gz", "CT"),
+        ("pet_av45.nii.gz", "PET"),
+        ("object.nii.gz", None),
+    ],
+)
+def test_file_names(name, modality):
+    assert load_stack().match(name) == modality
