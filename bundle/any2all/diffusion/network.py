@@ -1,0 +1,58 @@
+"""The network: MONAI's diffusion U-Net, told the noise level of every channel (METHOD §2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.nets import DiffusionModelUNet
+from torch import Tensor, nn
+
+
+class LevelConditionedUNet(nn.Module):
+    """Maps a noisy stack and the level of each of its channels to a prediction (eps or v) of the same shape.
+
+    The M levels enter as M constant planes beside the M images, scaled to [-1, 1]; the highest one also enters as the
+    time embedding of the backbone, so that a prior of the ``shared`` recipe is the same network with equal planes.
+
+    Args:
+        modalities: M, the number of channels of the stack.
+        channels: width of each resolution level; images must be divisible by ``2 ** (len(channels) - 1)``.
+        num_res_blocks: residual blocks of each level.
+        attention_levels: self-attention on or off for each level.
+        num_head_channels: width of one attention head.
+        norm_num_groups: groups of the group normalisation; divides every width.
+        levels: T, the highest noise level.
+    """
+
+    def __init__(
+        self,
+        modalities: int,
+        channels: Sequence[int] = (32, 64, 96, 128),
+        num_res_blocks: Sequence[int] = (1, 1, 2, 2),
+        attention_levels: Sequence[bool] = (False, False, False, True),
+        num_head_channels: int = 32,
+        norm_num_groups: int = 8,
+        levels: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.modalities, self.levels = modalities, levels
+        self.multiple = 2 ** (len(channels) - 1)
+        self.unet = DiffusionModelUNet(
+            spatial_dims=2,
+            in_channels=2 * modalities,
+            out_channels=modalities,
+            channels=tuple(channels),
+            num_res_blocks=tuple(num_res_blocks),
+            attention_levels=tuple(attention_levels),
+            num_head_channels=num_head_channels,
+            norm_num_groups=norm_num_groups,
+        )
+
+    def forward(self, x: Tensor, levels: Tensor | None = None) -> Tensor:
+        """x (B, M, H, W), levels (B, M) integers 0 … T (all T when omitted) → prediction (B, M, H, W)."""
+        if levels is None:
+            levels = torch.full(x.shape[:2], self.levels, device=x.device)
+        planes = (2.0 * levels / self.levels - 1.0)[..., None, None].expand_as(x)
+        inputs = torch.cat([x, planes.to(x.dtype)], dim=1).contiguous(memory_format=torch.channels_last)
+        return self.unet(inputs, levels.amax(dim=1).to(x.dtype))

@@ -1,0 +1,196 @@
+"""The prior: network + schedule + stack → x0_hat, the expected clean stack given a noisy one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import Any2allError
+from ..stack import Stack
+from .calibration import Calibration
+from .network import LevelConditionedUNet
+from .schedule import Schedule, cosine_schedule
+
+Recipe = Literal["shared", "per_modality"]
+Prediction = Literal["eps", "v"]
+FALLBACK_SIGNAL_VARIANCE = 0.25
+
+
+class Prior(Protocol):
+    """What a sampler needs of a prior; the analytic oracles fulfil it as well as the trained one."""
+
+    schedule: Schedule
+    noise_levels: Recipe
+
+    @property
+    def channels(self) -> int:
+        """M."""
+
+    def x0_hat(self, x: Tensor, levels: Tensor) -> Tensor:
+        """E[x_0 | x_k]: x (B, M, H, W) and levels (B, M) → (B, M, H, W), unclamped and differentiable."""
+
+    def error_variance(self, channel: int, companions: frozenset[int], level: int) -> float:
+        """r_k²: mean over pixels of (x0_hat - x_0)² of a channel at a level, with these channels clean, others at k."""
+
+
+def x0_from_prediction(prediction: Tensor, x: Tensor, levels: Tensor, schedule: Schedule, kind: Prediction) -> Tensor:
+    """x0_hat from an eps- or v-prediction, all (B, M, H, W); v = sqrt(abar) eps - sqrt(1 - abar) x_0 (METHOD §2)."""
+    signal, noise = schedule.planes(levels, x.dtype)
+    if kind == "v":
+        return signal * x - noise * prediction
+    return (x - noise * prediction) / signal
+
+
+def default_error_variance(schedule: Schedule, level: int) -> float:
+    """r_k² = s σ_k² / (σ_k² + s), s = 0.25 (METHOD §3), until a prior is calibrated."""
+    sigma2 = schedule.sigma2(level)
+    return FALLBACK_SIGNAL_VARIANCE * sigma2 / (sigma2 + FALLBACK_SIGNAL_VARIANCE)
+
+
+@dataclass
+class PriorCard:
+    """What ``prior.json`` says of a prior: how it was made and how it must be used.
+
+    ``matrix`` (H, W) and ``spacing_mm`` (H, W, slice) are the grid the prior was trained on; ``stack`` holds the
+    normalisation constants that inference must use; ``detail_mse`` is r_u² of METHOD §4 per modality.
+    """
+
+    version: str
+    noise_levels: Recipe
+    prediction: Prediction
+    network: dict[str, Any]
+    matrix: tuple[int, int]
+    spacing_mm: tuple[float, float, float]
+    stack: Stack
+    calibration: Calibration | None = None
+    detail_mse: dict[str, float] = field(default_factory=dict)
+    mean_image: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    sha256: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "version": self.version,
+            "noise_levels": self.noise_levels,
+            "prediction": self.prediction,
+            "network": self.network,
+            "matrix": list(self.matrix),
+            "spacing_mm": list(self.spacing_mm),
+            "sha256": self.sha256,
+            "stack": self.stack.model_dump(mode="json"),
+            "training": self.training,
+            "detail_mse": self.detail_mse,
+            "calibration": self.calibration.to_json() if self.calibration else None,
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> PriorCard:
+        calibration = document.get("calibration")
+        return cls(
+            version=document["version"],
+            noise_levels=document["noise_levels"],
+            prediction=document["prediction"],
+            network=document["network"],
+            matrix=tuple(document["matrix"]),
+            spacing_mm=tuple(document["spacing_mm"]),
+            stack=Stack.model_validate(document["stack"]),
+            calibration=Calibration.from_json(calibration) if calibration else None,
+            detail_mse=document.get("detail_mse", {}),
+            training=document.get("training", {}),
+            sha256=document.get("sha256"),
+        )
+
+
+class NetworkPrior:
+    """A trained network as a Prior.
+
+    bf16 autocast acts inside the network only; everything around it is float32.
+
+    Args:
+        network: maps (x, levels) to the prediction.
+        card: recipe, grid, stack and calibration.
+        device: where it runs.
+        autocast: bf16 inside the network (default: where the processor has bf16 arithmetic).
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        card: PriorCard,
+        device: torch.device | str = "cpu",
+        autocast: bool | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self.network = network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        self.card, self.stack, self.noise_levels = card, card.stack, card.noise_levels
+        self.schedule = cosine_schedule()
+        self.autocast = has_fast_bf16(self.device) if autocast is None else autocast
+
+    @property
+    def channels(self) -> int:
+        return len(self.stack)
+
+    def x0_hat(self, x: Tensor, levels: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            prediction = self.network(x, levels)
+        return x0_from_prediction(prediction.float(), x, levels, self.schedule, self.card.prediction)
+
+    def error_variance(self, channel: int, companions: frozenset[int], level: int) -> float:
+        if self.card.calibration is None:
+            return default_error_variance(self.schedule, level)
+        names = frozenset(self.stack.names[m] for m in companions)
+        return self.card.calibration.error_variance(self.stack.names[channel], names, level)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 arithmetic is native on a device (on a CPU: AVX-512 bf16 or AMX)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    # torch has no public query for this; without it bf16 on a CPU is emulated and slow, so "no" is the safe answer
+    native = (getattr(torch.cpu, name, lambda: False) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return device.type == "cpu" and any(query() for query in native)
+
+
+def build_network(stack: Stack, settings: dict[str, Any]) -> LevelConditionedUNet:
+    """The network of a card's ``network`` settings for a stack."""
+    return LevelConditionedUNet(modalities=len(stack), **settings)
+
+
+def file_sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_prior(model_file: str | Path, device: torch.device | str = "cpu", autocast: bool | None = None) -> NetworkPrior:
+    """Load ``<name>.pt`` (plain half-precision state dict) with its ``<name>.json`` beside it (``prior.json`` for ``model.pt``).
+
+    Raises Any2allError when a file is missing, does not fit its card, or its checksum differs.
+    """
+    model_file = Path(model_file)
+    card_file = model_file.with_name("prior.json" if model_file.stem == "model" else f"{model_file.stem}.json")
+    for file in (model_file, card_file):
+        if not file.is_file():
+            raise Any2allError("prior file not found", key="prior", value=str(file.name), code="prior_unavailable")
+    card = PriorCard.from_json(json.loads(card_file.read_text()))
+    if card.sha256 and file_sha256(model_file) != card.sha256:
+        raise Any2allError("weights do not match their card (sha256)", key="prior", value=model_file.name, code="prior_unavailable")
+    network = build_network(card.stack, card.network)
+    state = torch.load(model_file, map_location="cpu", weights_only=True)
+    network.load_state_dict({name: value.float() for name, value in state.items()})
+    return NetworkPrior(network, card, device, autocast)
+
+
+def save_prior(network: torch.nn.Module, card: PriorCard, model_file: str | Path) -> None:
+    """Write the state dict in half precision and the card beside it, checksum included."""
+    model_file = Path(model_file)
+    model_file.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: v.detach().cpu().half() if v.is_floating_point() else v.cpu() for name, v in network.state_dict().items()}
+    torch.save(state, model_file)
+    card.sha256 = file_sha256(model_file)
+    card_file = model_file.with_name("prior.json" if model_file.stem == "model" else f"{model_file.stem}.json")
+    card_file.write_text(json.dumps(card.to_json(), indent=1) + "\n")

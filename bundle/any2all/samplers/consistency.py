@@ -1,0 +1,111 @@
+r"""The two data-consistency steps of MCS (METHOD §3): from x0_hat and measured k-space to x0'.
+
+Notation
+    ==========  ===================================================================
+    y', A, v    measured data, operator and noise variance per real component, prior range
+    r_k²        the prior's own mean squared error at level k with these images given
+    J           ∂ x0_hat / ∂ x_k
+    C           the prior's covariance, C z = ((1 - abar_k) / sqrt(abar_k)) Jᵀ z
+    A^H         Re(A^H ·): images are real
+    ==========  ===================================================================
+
+``calibrated``:  x0' = argmin_x ||y' - A x||² / (2 v) + ||x - x0_hat||² / (2 r_k²)
+``moment``:      (A C A^H + v I) w = y' - A x0_hat,   x0' = x0_hat + C A^H w      (Rozet et al., 2024)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..diffusion.prior import Prior
+from .base import Rows
+
+CG_ITERATIONS = 2
+
+
+def prior_variances(prior: Prior, k: int, rows: Rows) -> dict[int, float]:
+    """r_k² of every undersampled channel, its companions being the given images."""
+    companions = frozenset(rows.measurements.available)
+    return {m: prior.error_variance(m, companions, k) for m in rows.consistency}
+
+
+@torch.no_grad()
+def calibrated_step(prior: Prior, x: Tensor, levels: Tensor, k: int, rows: Rows) -> Tensor:
+    """x0' (B, M, H, W) by the exact solve with γ_k = r_k² / v; no gradient is taken."""
+    x0 = prior.x0_hat(x, levels).clone()
+    for m, variance in prior_variances(prior, k, rows).items():
+        gamma = variance / rows.measurements.channels[m].variance
+        x0[:, m] = rows.consistency[m].proximal(x0[:, m], gamma, rows.slices)
+    return x0
+
+
+@torch.enable_grad()
+def moment_step(prior: Prior, x: Tensor, levels: Tensor, k: int, sampled: tuple[int, ...], rows: Rows) -> Tensor:
+    """x0' (B, M, H, W) with the prior's own covariance; missing channels learn from the k-space as well.
+
+    Two conjugate-gradient iterations, preconditioned with the system in which C = r_k² I. C is linear, so C A^H w is
+    summed from the products C A^H p that the iterations need anyway: one vector–Jacobian product each, no more.
+    """
+    x = x.detach().requires_grad_(True)
+    x0_hat = prior.x0_hat(x, levels)
+    abar = prior.schedule.at(k)
+    scale = (1 - abar) / math.sqrt(abar)
+    mask = torch.zeros(x.shape[1], 1, 1, dtype=x.dtype, device=x.device)
+    mask[list(sampled)] = 1
+
+    def covariance(z: Tensor) -> Tensor:
+        (product,) = torch.autograd.grad(x0_hat, x, z, retain_graph=True)
+        return scale * mask * product
+
+    return x0_hat.detach() + _moment_correction(x0_hat.detach(), covariance, prior_variances(prior, k, rows), rows)
+
+
+@torch.no_grad()
+def _moment_correction(
+    x0_hat: Tensor, covariance: Callable[[Tensor], Tensor], variances: dict[int, float], rows: Rows
+) -> Tensor:
+    """C A^H w with (A C A^H + v I) w = y' - A x0_hat, by preconditioned CG, slice by slice."""
+    channels = rows.measurements.channels
+    raw = tuple(rows.consistency)
+    residual = {m: channels[m].data - channels[m].operator.forward(x0_hat[:, m]) for m in raw}
+    correction = torch.zeros_like(x0_hat)
+    direction: dict[int, Tensor] = {}
+    previous = None
+    active = torch.ones(len(x0_hat), dtype=torch.bool, device=x0_hat.device)
+    for _ in range(CG_ITERATIONS):
+        solved = {m: rows.consistency[m].apply_inverse(residual[m], variances[m], rows.slices) for m in raw}
+        energy = _inner(residual, solved)
+        if previous is None:
+            direction = solved
+        else:
+            beta = energy / previous
+            direction = {m: solved[m] + _like(beta, solved[m]) * direction[m] for m in raw}
+        previous = energy
+        spread = torch.zeros_like(x0_hat)
+        for m in raw:
+            spread[:, m] = channels[m].operator.adjoint(direction[m])
+        spread = covariance(spread)
+        image = {
+            m: channels[m].operator.forward(spread[:, m]) + channels[m].variance * direction[m] for m in raw
+        }
+        curvature = _inner(direction, image)
+        # Jᵀ of a network is not quite symmetric: where the curvature is not positive the slice keeps what it has
+        active = active & (curvature > 0)
+        alpha = torch.where(active, energy / curvature, torch.zeros_like(energy))
+        correction = correction + _like(alpha, correction) * spread
+        residual = {m: residual[m] - _like(alpha, residual[m]) * image[m] for m in raw}
+    return correction
+
+
+def _inner(a: dict[int, Tensor], b: dict[int, Tensor]) -> Tensor:
+    """Re <a, b> of each slice over all channels → (B,)."""
+    return sum((a[m].conj() * b[m]).real.flatten(1).sum(1) for m in a)
+
+
+def _like(scalar: Tensor, tensor: Tensor) -> Tensor:
+    """A number per slice, shaped to multiply a tensor."""
+    return scalar.reshape(-1, *[1] * (tensor.ndim - 1))

@@ -1,0 +1,123 @@
+r"""MCS, multimodal conditional sampling (ours; needs a prior of the ``per_modality`` recipe; METHOD §3).
+
+Notation
+    =========  ====================================================================
+    k, k'      level of the channels that are sampled; given images stay at level 0
+    x0_hat     E[x_0 | x_k, given images]
+    x0'        x0_hat after data consistency
+    η          how much of the noise is fresh, with DDIM's β̃
+    =========  ====================================================================
+
+Each step:
+
+    1.  x0_hat = E[x_0 | x_k of the sampled channels, given images clean]
+    2.  undersampled channels: x0' from the measured k-space, ``calibrated`` or ``moment`` (see `consistency`)
+    3.  x0' = clamp(x0'),  eps_hat = (x_k - sqrt(abar_k) x0') / sqrt(1 - abar_k)
+    4.  x_{k'} = sqrt(abar_{k'}) x0' + sqrt(1 - abar_{k'} - η² β̃²) eps_hat + η β̃ z
+
+One step on its own is the posterior mean E[x_missing | given images] at k = 1000.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..diffusion.prior import Prior
+from ..diffusion.schedule import Schedule, log_snr_levels, uniform_pairs
+from .base import Pair, Rows, Sampler
+from .consistency import CG_ITERATIONS, calibrated_step, moment_step
+from .updates import beta_tilde, ddim_update, dpm_solver_update, half_log_snr, noise_estimate
+
+# above this noise-to-signal ratio x_k says next to nothing of x_0, and C = (1 - abar)/sqrt(abar) J^T is 0/0 in float32
+MOMENT_MAX_SIGMA2 = 400.0
+
+
+@dataclass
+class MCS(Sampler):
+    """See the module.
+
+    Args:
+        steps: network passes of each sample, without the vector–Jacobian products of ``moment``.
+        consistency: which form step 2 takes.
+        solver: ``ddim`` (levels uniform in k) or ``dpm`` (DPM-Solver++(2M), levels uniform in log-SNR, no fresh noise).
+        clamp: hold x0' in the prior range (off for analytic priors).
+        has_raw_data: whether anything is undersampled; it decides the cost of a step.
+        idle: channels that are neither measured nor wanted; they stay pure noise at k = 1000.
+    """
+
+    steps: int = 10
+    eta: float = 0.85
+    consistency: Literal["calibrated", "moment"] = "moment"
+    solver: Literal["ddim", "dpm"] = "ddim"
+    clamp: bool = True
+    has_raw_data: bool = True
+    idle: frozenset[int] = frozenset()
+    name = "mcs"
+    _previous: dict[int, tuple[float, Tensor]] = field(default_factory=dict, repr=False)
+
+    @property
+    def vector_jacobian_products(self) -> int:
+        return CG_ITERATIONS if self.has_raw_data and self.consistency == "moment" else 0
+
+    def pairs(self, schedule: Schedule) -> list[Pair]:
+        if self.solver == "ddim" or self.steps < 2:
+            return uniform_pairs(self.steps, schedule.steps)
+        levels = [schedule.steps, *log_snr_levels(schedule, self.steps - 1)]
+        return list(zip(levels, [*levels[1:], 0]))
+
+    def start(self, x: Tensor, rows: Rows) -> Tensor:
+        return rows.clean(x)
+
+    def step(self, prior: Prior, x: Tensor, k: int, k_next: int, rows: Rows) -> Tensor:
+        abar, abar_next = prior.schedule.at(k), prior.schedule.at(k_next)
+        sampled = self._sampled(prior.channels, rows)
+        levels = self._levels(x, k, sampled)
+        x0 = self._consistent(prior, x, levels, k, k_next, sampled, rows)
+        if self.clamp:
+            x0 = x0.clamp(-1, 1)
+        with torch.no_grad():
+            if k_next == 0:
+                return rows.clean(x0)
+            if self.solver == "dpm":
+                x_next = dpm_solver_update(x, self._extrapolated(x0, abar, abar_next, rows), abar, abar_next)
+            else:
+                spread = self.eta * beta_tilde(abar, abar_next, "ddim")
+                x_next = ddim_update(x0, noise_estimate(x, x0, abar), rows.noise(), abar_next, spread)
+            for m in self.idle:
+                x_next[:, m] = x[:, m]
+            return rows.clean(x_next)
+
+    def _sampled(self, channels: int, rows: Rows) -> tuple[int, ...]:
+        """The channels that share level k: neither given nor idle."""
+        return tuple(m for m in range(channels) if m not in rows.measurements.available and m not in self.idle)
+
+    def _levels(self, x: Tensor, k: int, sampled: tuple[int, ...]) -> Tensor:
+        levels = torch.zeros(x.shape[:2], dtype=torch.long, device=x.device)
+        levels[:, list(sampled)] = k
+        levels[:, list(self.idle)] = 1000
+        return levels
+
+    def _consistent(
+        self, prior: Prior, x: Tensor, levels: Tensor, k: int, k_next: int, sampled: tuple[int, ...], rows: Rows
+    ) -> Tensor:
+        """Steps 1 and 2. The last step is always ``calibrated``: it leaves exactly what prior and data say."""
+        if not rows.consistency:
+            with torch.no_grad():
+                return prior.x0_hat(x, levels)
+        if self.consistency == "calibrated" or k_next == 0 or prior.schedule.sigma2(k) > MOMENT_MAX_SIGMA2:
+            return calibrated_step(prior, x, levels, k, rows)
+        return moment_step(prior, x, levels, k, sampled, rows)
+
+    def _extrapolated(self, x0: Tensor, abar: float, abar_next: float, rows: Rows) -> Tensor:
+        """x0 extrapolated over the step from this one and the last (DPM-Solver++(2M), Lu et al., Alg. 2)."""
+        key, here = int(rows.key), half_log_snr(abar)
+        last = self._previous.get(key)
+        self._previous[key] = (here, x0)
+        if last is None or last[0] >= here:
+            return x0
+        ratio = (here - last[0]) / (half_log_snr(abar_next) - here)
+        return x0 + (x0 - last[1]) / (2 * ratio)

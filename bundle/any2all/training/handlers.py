@@ -1,0 +1,134 @@
+"""What hangs on the trainer: EMA, the clock, the learning rate, pictures, the released prior."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine, Events
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ..diffusion.prior import PriorCard, save_prior
+
+
+class EMA:
+    """Exponential moving average of the weights, its decay warmed up as ``min(decay, (1 + n) / (10 + n))``."""
+
+    def __init__(self, network: torch.nn.Module, decay: float = 0.999) -> None:
+        self.decay, self.network = decay, network
+        self.averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        n = int(self.averaged.n_averaged)
+        self.averaged.multi_avg_fn = get_ema_multi_avg_fn(min(self.decay, (1 + n) / (10 + n)))
+        self.averaged.update_parameters(self.network)
+
+
+class Clock:
+    """Ends training after ``minutes`` and tells which fraction is over; without minutes, iterations are counted.
+
+    The fraction that an interrupted run had reached is part of the checkpoint, so a resumed run has only the rest.
+    """
+
+    def __init__(self, minutes: float | None = None, total_iterations: int | None = None) -> None:
+        if (minutes is None) == (total_iterations is None):
+            raise ValueError("give either minutes or total_iterations")
+        self.minutes, self.total_iterations = minutes, total_iterations
+        self.spent_before, self.iterations, self.started = 0.0, 0, time.monotonic()
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._tick)
+
+    @property
+    def seconds(self) -> float:
+        return self.spent_before + time.monotonic() - self.started
+
+    @property
+    def fraction(self) -> float:
+        if self.minutes is not None:
+            return min(self.seconds / (60 * self.minutes), 1.0)
+        return min(self.iterations / self.total_iterations, 1.0)
+
+    def _start(self, engine: Engine) -> None:
+        self.started = time.monotonic()
+
+    def _tick(self, engine: Engine) -> None:
+        self.iterations += 1
+        if self.fraction >= 1.0:
+            engine.terminate()
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.seconds, "iterations": self.iterations}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.spent_before, self.iterations = float(state["seconds"]), int(state["iterations"])
+        self.started = time.monotonic()
+
+
+class LearningRate:
+    """Linear warm-up over ``warmup`` iterations, then a cosine fall to ``final`` times the base rate at the clock's end."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, clock: Clock, warmup: int = 200, final: float = 0.02) -> None:
+        self.optimizer, self.clock, self.warmup, self.final = optimizer, clock, warmup, final
+        self.base = [group["lr"] for group in optimizer.param_groups]
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_STARTED, self)
+
+    def factor(self) -> float:
+        warm = min(1.0, (self.clock.iterations + 1) / self.warmup)
+        return warm * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * self.clock.fraction)))
+
+    def __call__(self, engine: Engine) -> None:
+        for group, base in zip(self.optimizer.param_groups, self.base):
+            group["lr"] = base * self.factor()
+
+
+class Throughput:
+    """Logs stacks per second and the mean loss every ``every`` iterations."""
+
+    def __init__(self, clock: Clock, every: int = 50, log: Callable[[str], None] = print) -> None:
+        self.clock, self.every, self.log = clock, every, log
+        self.since, self.stacks, self.losses = time.monotonic(), 0, []
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        self.stacks += len(engine.state.output["image"])
+        self.losses.append(float(engine.state.output["loss"]))
+        if self.clock.iterations % self.every == 0:
+            now = time.monotonic()
+            rate, loss = self.stacks / (now - self.since), sum(self.losses) / len(self.losses)
+            self.log(
+                f"iteration {self.clock.iterations}  loss {loss:.4f}  {rate:.1f} stacks/s  "
+                f"{100 * self.clock.fraction:.1f} % of the run"
+            )
+            self.since, self.stacks, self.losses = now, 0, []
+
+
+class ReleasePrior:
+    """Writes the EMA as a prior (weights and card) at the end of every epoch and of the run."""
+
+    def __init__(self, ema: EMA, card: PriorCard, clock: Clock, model_file: str | Path, batch_size: int) -> None:
+        self.ema, self.card, self.clock = ema, card, clock
+        self.model_file, self.batch_size = Path(model_file), batch_size
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED | Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        self.card.training.update(
+            iterations=self.clock.iterations,
+            stacks_seen=self.clock.iterations * self.batch_size,
+            minutes=round(self.clock.seconds / 60, 1),
+            torch_version=torch.__version__,
+        )
+        save_prior(self.ema.averaged.module, self.card, self.model_file)
