@@ -1,0 +1,123 @@
+"""Coil maps, phase and noise from the data themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import sigpy.mri.app
+
+from any2all.errors import Any2allError
+from any2all.kspace.fourier import ifft2c
+
+MIN_CALIBRATION = 8
+_ESPIRIT_KERNEL = 6
+
+
+def calibration_block(mask: np.ndarray) -> tuple[int, int]:
+    """(h, w) of the fully sampled block around the zero frequency of a mask ``(H, W)``.
+
+    The block spans rows ``H//2 - h//2`` to ``H//2 - h//2 + h`` and columns likewise. Among all such blocks the one
+    with the longest shorter side is taken, then the one with the largest area. (0, 0) when the middle is not sampled.
+    """
+    height, width = mask.shape
+    total = np.zeros((height + 1, width + 1), np.int64)
+    total[1:, 1:] = np.cumsum(np.cumsum(mask > 0, axis=0), axis=1)
+    h, w = np.arange(1, height + 1)[:, None], np.arange(1, width + 1)[None]
+    top, left = height // 2 - h // 2, width // 2 - w // 2
+    inside = total[top + h, left + w] - total[top, left + w] - total[top + h, left] + total[top, left]
+    full = inside == h * w
+    if not full.any():
+        return (0, 0)
+    # The area is below height * width, so it only breaks ties of the shorter side.
+    rank = np.where(full, np.minimum(h, w) * (height * width + 1) + h * w, -1)
+    best = np.unravel_index(int(np.argmax(rank)), rank.shape)
+    return (int(best[0]) + 1, int(best[1]) + 1)
+
+
+def block_mask(shape: tuple[int, int], block: tuple[int, int]) -> np.ndarray:
+    """The calibration block as a boolean mask ``(H, W)``."""
+    inside = np.zeros(shape, bool)
+    top, left = shape[0] // 2 - block[0] // 2, shape[1] // 2 - block[1] // 2
+    inside[top : top + block[0], left : left + block[1]] = True
+    return inside
+
+
+def espirit_maps(kspace: np.ndarray, mask: np.ndarray, crop: float = 0.9) -> np.ndarray:
+    """ESPIRiT coil maps of every slice (Uecker et al., 2014; SigPy), from the calibration block.
+
+    Args:
+        kspace: ``(Z, C, H, W)``.
+        mask: ``(H, W)``.
+        crop: eigenvalue below which a pixel is outside the support.
+
+    Returns:
+        complex64 ``(Z, C, H, W)``, sum |S|^2 = 1 on the support and zero outside: data consistency moves nothing
+        there, and the prior alone decides.
+
+    Raises:
+        Any2allError: if the calibration block is smaller than ``MIN_CALIBRATION``.
+    """
+    width = min(calibration_block(mask))
+    if width < MIN_CALIBRATION:
+        raise Any2allError(
+            "the calibration block is too small to estimate coil maps",
+            key="coil_maps",
+            value=f"{width} x {width} fully sampled points",
+            allowed=f"at least {MIN_CALIBRATION} x {MIN_CALIBRATION}",
+            hint="give coil_maps with the data",
+        )
+    maps = np.empty(kspace.shape, np.complex64)
+    for z, data in enumerate(kspace):
+        calibration = sigpy.mri.app.EspiritCalib(
+            data, calib_width=width, kernel_width=_ESPIRIT_KERNEL, crop=crop, max_iter=50, show_pbar=False
+        )
+        # A coil without any signal makes 0/0 inside SigPy; such pixels are outside the support.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            maps[z] = np.nan_to_num(calibration.run())
+    return normalised(maps)
+
+
+def normalised(maps: np.ndarray) -> np.ndarray:
+    """Coil maps ``(..., C, H, W)`` with sum |S|^2 = 1 where they are not zero."""
+    norm = np.sqrt(np.sum(np.abs(maps) ** 2, axis=-3, keepdims=True))
+    return np.where(norm > 0, maps / np.where(norm > 0, norm, 1), 0).astype(np.complex64)
+
+
+def estimate_phase(kspace: np.ndarray, mask: np.ndarray, coil_maps: np.ndarray) -> np.ndarray:
+    """Phase of the image in radians, ``(Z, H, W)``, from the low-resolution calibration image.
+
+    phi = angle( sum_c conj(S_c) F^H (w y_c) ), w a Hann window over the square inside the calibration block: the
+    window suppresses ringing, which would turn into phase errors beside edges.
+    """
+    side = min(calibration_block(mask))
+    if side == 0:
+        raise Any2allError(
+            "the middle of k-space is not sampled, so the phase of the image cannot be estimated", key="kspace"
+        )
+    height, width = mask.shape
+    window = np.zeros((height, width), np.float32)
+    taper = np.hanning(side + 2)[1:-1]
+    top, left = height // 2 - side // 2, width // 2 - side // 2
+    window[top : top + side, left : left + side] = np.outer(taper, taper)
+    low = ifft2c(kspace * window)
+    return np.angle(np.sum(np.conj(coil_maps) * low, axis=1))
+
+
+def fold_phase(kspace: np.ndarray, mask: np.ndarray, coil_maps: np.ndarray) -> np.ndarray:
+    """S' = S exp(i phi) of METHOD §5, complex64 ``(Z, C, H, W)``: the image behind S' is real."""
+    phase = estimate_phase(kspace, mask, coil_maps)
+    return (coil_maps * np.exp(1j * phase)[:, None]).astype(np.complex64)
+
+
+def estimate_noise_std(kspace: np.ndarray, mask: np.ndarray, fraction: float = 0.05) -> float:
+    """sqrt(E|e|^2) from the outermost ``fraction`` of the sampled points, where signal is weakest.
+
+    |e|^2 of complex Gaussian noise is exponential with median ln 2 E|e|^2; the median forgives the signal that is
+    left. It is an upper estimate: of well-resolved structure some signal always remains.
+    """
+    height, width = mask.shape
+    y = (np.arange(height) - height // 2)[:, None] / (height / 2)
+    x = (np.arange(width) - width // 2)[None] / (width / 2)
+    radius = np.hypot(y, x)[mask > 0]
+    outer = radius >= np.quantile(radius, 1 - fraction)
+    power = np.abs(kspace[..., mask > 0][..., outer]) ** 2
+    return float(np.sqrt(np.median(power) / np.log(2)))
