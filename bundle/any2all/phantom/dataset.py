@@ -1,0 +1,121 @@
+"""Rendered heads as training data: an endless stream of normalised slices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from ..intensity import scale_of, to_u
+from ..stack import Stack
+from .anatomy import brain_extent_mm
+from .labels import HeadLabels, load_head_labels
+from .parameters import HeadParameters, draw_parameters
+from .render import RenderGrid, Rendering, render
+
+BELOW_BRAIN_MM = 15.0
+EMPTY_HEAD_FRACTION = 0.02
+
+
+def to_prior_range(rendering: Rendering, stack: Stack) -> Tensor:
+    """Images (Z, M, H, W) of one head in the prior's range [-1, 1]: u clipped to [0, 1], x = 2u - 1.
+
+    MR: one scale per head, its percentile inside the labels over all rendered slices.
+    """
+    head = (rendering.labels > 0).cpu().numpy()
+    channels = []
+    for m, modality in enumerate(stack.modalities):
+        image = rendering.images[:, m]
+        channels.append(
+            to_u(image, modality.normalisation, scale_of(image.cpu().numpy(), head, modality.normalisation))
+        )
+    return torch.stack(channels, dim=1).clamp_(0, 1) * 2 - 1
+
+
+def draw_grid(
+    rng: np.random.Generator, extent_mm: tuple[float, float], matrix: tuple[int, int], spacing_mm: tuple[float, float],
+    shift_px: float = 4.0,
+) -> RenderGrid:  # fmt: skip
+    """Slices 3-5 mm apart with a random phase over the brain and 15 mm below it; pixel size and position vary."""
+    step = float(rng.uniform(3.0, 5.0))
+    low, high = extent_mm[0] - BELOW_BRAIN_MM, extent_mm[1] + 2.0
+    positions = np.arange(low + rng.uniform(0, step), high, step)
+    jitter = float(rng.uniform(0.88, 1.12))
+    spacing = (spacing_mm[0] * jitter, spacing_mm[1] * jitter)
+    shift = tuple(float(rng.uniform(-shift_px, shift_px)) * s for s in spacing)
+    return RenderGrid(matrix, spacing, tuple(positions.tolist()), float(rng.uniform(0.6, 1.0)) * step, shift)
+
+
+@dataclass(frozen=True)
+class RenderedSubject:
+    """One rendered head for training: ``images`` (Z, M, H, W) in [-1, 1] and how it was made."""
+
+    images: Tensor
+    parameters: HeadParameters
+    grid: RenderGrid
+
+
+class RenderedHeads(IterableDataset):
+    """Endless slices ``{"image": (M, H, W) float32 in [-1, 1], "present": (M,) bool}`` of rendered heads.
+
+    Head number i of worker k is drawn from (seed, k, i): a run repeats exactly for the same number of workers.
+
+    Args:
+        label_paths: label maps to render.
+        stack: modalities and their order.
+        matrix: (H, W) of the prior's grid.
+        spacing_mm: nominal in-plane spacing (h, w); each head varies it by 0.88-1.12.
+        seed: of the whole stream.
+        buffer: slices that are shuffled together (it fills while it already serves).
+        lesion_masks: folder with real lesion masks, or None for random lesions.
+        device: where heads are rendered; slices are always handed out on the CPU.
+    """
+
+    def __init__(
+        self, label_paths: Sequence[str | Path], stack: Stack, matrix: tuple[int, int] = (80, 64),
+        spacing_mm: tuple[float, float] = (2.8, 2.8), seed: int = 0, buffer: int = 2000,
+        lesion_masks: str | Path | None = None, device: str = "cpu",
+    ) -> None:  # fmt: skip
+        self.label_paths = [str(p) for p in label_paths]
+        self.stack, self.matrix, self.spacing_mm, self.seed = stack, tuple(matrix), tuple(spacing_mm), seed
+        self.buffer, self.lesion_masks, self.device = buffer, lesion_masks, device
+        self._heads: dict[str, HeadLabels] = {}
+
+    def _head(self, path: str) -> HeadLabels:
+        if path not in self._heads:
+            self._heads[path] = load_head_labels(path)
+        return self._heads[path]
+
+    def subject(self, number: int, worker: int = 0) -> RenderedSubject:
+        """Render head ``number`` of a worker's stream: all of its slices, in order from below."""
+        rng = np.random.default_rng([self.seed, worker, number])
+        head = self._head(self.label_paths[int(rng.integers(len(self.label_paths)))])
+        parameters = draw_parameters(int(rng.integers(2**31)), self.lesion_masks)
+        grid = draw_grid(rng, brain_extent_mm(head), self.matrix, self.spacing_mm)
+        rendering = render(head, parameters, grid, self.stack, self.device)
+        images = to_prior_range(rendering, self.stack).cpu()
+        # A stripped head has empty slices below the brain: they teach nothing.
+        filled = (rendering.labels > 0).float().mean(dim=(1, 2)).cpu() > EMPTY_HEAD_FRACTION
+        return RenderedSubject(images[filled], parameters, grid)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        info = get_worker_info()
+        worker = info.id if info else 0
+        rng = np.random.default_rng([self.seed, worker, 2**31])
+        shelf: list[Tensor] = []
+        number = 0
+        while True:
+            # Clones: a view would keep the whole head in memory for as long as one of its slices waits.
+            new = [image.clone() for image in self.subject(number, worker).images]
+            number += 1
+            shelf.extend(new)
+            # While the buffer fills, half of what is rendered is served, so that training starts at once.
+            for _ in range(len(new) if len(shelf) > self.buffer else len(new) // 2):
+                at = int(rng.integers(len(shelf)))
+                shelf[at], shelf[-1] = shelf[-1], shelf[at]
+                yield {"image": shelf.pop(), "present": torch.ones(len(self.stack), dtype=torch.bool)}

@@ -1,0 +1,255 @@
+"""Render a head: label map + parameters + grid -> a stack of images in units, as scanners would have acquired it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..stack import Stack
+from .anatomy import DISTANCE_STEPS_PER_MM, Anatomy, anatomy_of
+from .contrast import Contrast, check_stack, ct_contrast, mr_contrast, pet_contrast
+from .fields import SmoothField, generator
+from .finish import add_rician_noise, band_limited_noise, bias_field, blur_in_plane, gaussian_rows
+from .labels import HeadLabels, mirrored_codes
+from .lesions import LesionMaps, lesion_maps
+from .parameters import MR_RECIPES, HeadParameters, draw_parameters
+from .sampling import PointSampler
+from .tissues import INDEX, TISSUES
+
+__all__ = ["HeadParameters", "RenderGrid", "Rendering", "draw_parameters", "render"]
+
+POINTS_PER_CHUNK = {"cpu": 400_000, "cuda": 20_000_000}
+PET_STEP_MM = 2.5
+TEXTURE_KNOTS_MM = ((4.0, 0.55), (11.0, 0.55), (70.0, 0.6))
+
+
+@dataclass(frozen=True)
+class RenderGrid:
+    """Axial slices. ``matrix`` (H, W), ``spacing_mm`` (h, w), ``slice_positions_mm`` offsets upward from the head's
+    centre (ascending), ``slice_thickness_mm``, ``shift_mm`` moves the field of view (back, left)."""
+
+    matrix: tuple[int, int]
+    spacing_mm: tuple[float, float]
+    slice_positions_mm: tuple[float, ...]
+    slice_thickness_mm: float
+    shift_mm: tuple[float, float] = (0.0, 0.0)
+
+    def positions(self, axis: int) -> np.ndarray:
+        """Pixel centres in mm along h (0) or w (1), relative to the head's centre."""
+        n = self.matrix[axis]
+        return (np.arange(n) - (n - 1) / 2) * self.spacing_mm[axis] + self.shift_mm[axis]
+
+    @property
+    def affine(self) -> np.ndarray:
+        """4x4 RAS of (z, h, w) indices; the head's centre is the origin. Uneven slices: their mean distance."""
+        z = np.asarray(self.slice_positions_mm, dtype=float)
+        step = float(np.diff(z).mean()) if len(z) > 1 else self.slice_thickness_mm
+        affine = np.zeros((4, 4))
+        affine[2, 0], affine[1, 1], affine[0, 2] = step, -self.spacing_mm[0], -self.spacing_mm[1]
+        affine[:, 3] = (-self.positions(1)[0], -self.positions(0)[0], z[0], 1.0)
+        return affine
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """``images`` float32 (Z, M, H, W) in units (MR a.u., CT HU, PET SUVr), M in stack order; ``labels`` int16 (Z, H, W)
+    at pixel centres, zero where a skull-stripped head is cut away; ``affine`` 4x4 RAS of (z, h, w); ``parameters``
+    JSON-able."""
+
+    images: Tensor
+    labels: Tensor
+    affine: np.ndarray
+    parameters: dict
+
+
+def _sub_positions(centres: np.ndarray, width: float, count: int, device: torch.device) -> Tensor:
+    """Centres split into ``count`` sub-samples that fill ``width``: (len(centres) * count,)."""
+    offsets = ((np.arange(count) + 0.5) / count - 0.5) * width
+    return torch.as_tensor((centres[:, None] + offsets).ravel(), dtype=torch.float32, device=device)
+
+
+class _Scene:
+    """One head ready to be sampled: deformation, textures, lesions and contrast tables on a device."""
+
+    def __init__(self, head: HeadLabels, parameters: HeadParameters, stack: Stack, device: torch.device) -> None:
+        self.parameters, self.stack, self.device = parameters, stack, device
+        self.anatomy: Anatomy = anatomy_of(head)
+        self.points = PointSampler(self.anatomy, parameters, device)
+        rng = generator(parameters.seed, 2)
+        self.textures = [
+            (weight * (parameters.regional if knot > 50 else 1.0), SmoothField(rng, knot, 2, device))
+            for knot, weight in TEXTURE_KNOTS_MM
+        ]
+        self.lesions: LesionMaps = lesion_maps(self.anatomy, parameters)
+        self.contrasts = {name: self._contrast(name) for name in stack.names}
+
+    def _contrast(self, name: str) -> Contrast:
+        make = {"CT": ct_contrast, "PET": pet_contrast}.get(name)
+        contrast = make(self.parameters) if make else mr_contrast(self.parameters, name)
+        return Contrast(*(table.to(self.device) for table in (contrast.level, contrast.by_a, contrast.by_b)))
+
+    def texture(self, z: Tensor, h: Tensor, w: Tensor) -> Tensor:
+        """The fields a and b: (2, Z, H, W), about unit variance."""
+        return sum(weight * field(z, h, w) for weight, field in self.textures)
+
+    def fraction(self, name: str, index: Tensor) -> Tensor | None:
+        volume = getattr(self.lesions, name)
+        return None if volume is None else torch.from_numpy(volume).to(self.device).flatten()[index].float() / 255.0
+
+    def tissue(self, index: Tensor, texture: Tensor) -> Tensor:
+        """Class per point; soft tissue of the label map divides into fat below the skin, and muscle with fat between."""
+        tissue = self.points.feature("tissue", index).long()
+        depth = self.points.feature("surface", index).float() / DISTANCE_STEPS_PER_MM
+        under_skin = depth < self.parameters.fat_thickness_mm * (1 + 0.3 * texture[0])
+        fat = (tissue == INDEX["muscle"]) & (under_skin | (texture[1] > 1.1))
+        return torch.where(fat, INDEX["fat"], tissue)
+
+    def signal(self, name: str, index: Tensor, tissue: Tensor, texture: Tensor) -> Tensor:
+        """Signal of one modality at points; lesions replace their share of the tissue."""
+        c = self.contrasts[name]
+        signal = c.level[tissue].addcmul_(c.by_a[tissue], texture[0]).addcmul_(c.by_b[tissue], texture[1])
+        for lesion in ("white_lesion", "gliosis", "infarct"):
+            share = self.fraction(lesion, index)
+            if share is not None:
+                at = INDEX[lesion]
+                signal = torch.lerp(signal, c.level[at] + c.by_a[at] * texture[0] + c.by_b[at] * texture[1], share)
+        return signal.clamp_(min=0)
+
+    def susceptibility(self, index: Tensor) -> Tensor:
+        """Loss of T2*-weighted signal near air-filled cavities."""
+        strength, reach_mm = self.parameters.susceptibility
+        distance = self.points.feature("cavity", index).float() / DISTANCE_STEPS_PER_MM
+        return torch.exp(-strength * torch.exp(-distance / reach_mm))
+
+    def ct_extras(self, signal: Tensor, index: Tensor) -> Tensor:
+        """Beam hardening beside bone and the findings that only CT shows."""
+        distance = self.points.feature("bone", index).float() / DISTANCE_STEPS_PER_MM
+        signal = signal + self.parameters.ct_cupping_hu * torch.exp(-distance / 8.0) * (signal > 900)
+        share = self.fraction("ct_fraction", index)
+        if share is not None:
+            hu = torch.from_numpy(self.lesions.ct_hu).to(self.device).flatten()[index].float()
+            signal = torch.lerp(signal, hu + 1000.0, share)
+        return signal
+
+    def kept(self, index: Tensor) -> Tensor:
+        """1 where a skull-stripped head keeps its points: brain and fluid within a margin of the brain."""
+        inside = torch.tensor([t.intracranial for t in TISSUES], device=self.device)
+        tissue = self.points.feature("tissue", index).long()
+        distance = self.points.feature("parenchyma", index).float() / DISTANCE_STEPS_PER_MM
+        fluid = (tissue == INDEX["ventricle"]) | (distance < self.parameters.strip_margin_mm)
+        return ((distance < 1.5) | (inside[tissue] & fluid)).float()
+
+
+def _supersampling(grid: RenderGrid) -> tuple[int, int]:
+    """Sub-samples (through the slice, in the plane) that keep them near 1-1.5 mm, the label maps' own resolution."""
+    through = min(4, max(2, math.ceil(grid.slice_thickness_mm / 1.8)))
+    return through, 2 if min(grid.spacing_mm) > 1.8 else 3
+
+
+def _render_slices(scene: _Scene, grid: RenderGrid, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """Partial-volume averaged signals (Z, len(names), H, W) and kept fraction (Z, H, W)."""
+    through, plane = _supersampling(grid)
+    height, width = grid.matrix
+    h = _sub_positions(grid.positions(0), grid.spacing_mm[0], plane, scene.device)
+    w = _sub_positions(grid.positions(1), grid.spacing_mm[1], plane, scene.device)
+    per_chunk = max(1, POINTS_PER_CHUNK[scene.device.type] // (through * len(h) * len(w)))
+
+    def average(points: Tensor) -> Tensor:
+        return points.view(-1, through, height, plane, width, plane).mean(dim=(1, 3, 5))
+
+    images, kept = [], []
+    for start in range(0, len(grid.slice_positions_mm), per_chunk):
+        centres = np.asarray(grid.slice_positions_mm[start : start + per_chunk], dtype=float)
+        z = _sub_positions(centres, grid.slice_thickness_mm, through, scene.device)
+        index, texture = scene.points.index(z, h, w), scene.texture(z, h, w)
+        tissue = scene.tissue(index, texture)
+        channels = []
+        for name in names:
+            signal = scene.signal(name, index, tissue, texture)
+            if name == "T2star":
+                signal = signal * scene.susceptibility(index)
+            if name == "CT":
+                signal = scene.ct_extras(signal, index)
+            channels.append(average(signal))
+        images.append(torch.stack(channels, dim=1))
+        kept.append(average(scene.kept(index)) if scene.parameters.skull_stripped else torch.ones_like(channels[0]))
+    return torch.cat(images), torch.cat(kept)
+
+
+def _render_pet(scene: _Scene, grid: RenderGrid) -> Tensor:
+    """PET (Z, H, W): activity on dense slices, cortical load by region, then the scanner's 3-D Gaussian as matrices."""
+    p = scene.parameters
+    positions = np.asarray(grid.slice_positions_mm, dtype=float)
+    dense = np.arange(positions[0] - 12, positions[-1] + 12 + PET_STEP_MM, PET_STEP_MM)
+    z, h, w = (
+        torch.as_tensor(v, dtype=torch.float32, device=scene.device)
+        for v in (dense, grid.positions(0), grid.positions(1))
+    )
+    index, texture = scene.points.index(z, h, w), scene.texture(z, h, w)
+    tissue = scene.tissue(index, texture)
+    activity = scene.signal("PET", index, tissue, texture)
+    region = SmoothField(generator(p.seed, 5), 45.0, 1, scene.device)(z, h, w)[0]
+    grey = (tissue == INDEX["cortex"]).float() * (1.0 if p.amyloid_positive else 0.4)
+    activity = activity * (1 + p.pet_regional * region.clamp(-2, 2) * grey)
+    sigma = p.pet_fwhm_mm / 2.3548
+    along_z = gaussian_rows(torch.as_tensor(positions, dtype=torch.float32, device=scene.device), z, sigma)
+    blurred = torch.einsum("zd,dhw->zhw", along_z, activity)
+    blurred = gaussian_rows(h, h, sigma) @ blurred @ gaussian_rows(w, w, sigma).T
+    noise = band_limited_noise(
+        blurred.shape, generator(p.seed, 6), [s / v for s, v in zip((sigma, sigma), grid.spacing_mm)], scene.device
+    )
+    return (blurred + p.pet_noise * blurred.clamp(min=0).sqrt() * noise).clamp_(min=0)
+
+
+def _finish(scene: _Scene, name: str, image: Tensor, grid: RenderGrid) -> Tensor:
+    """The scanner's part: point spread, coil shading, noise (Z, H, W)."""
+    p, rng = scene.parameters, generator(scene.parameters.seed, 10 + scene.stack.index(name))
+    if name in MR_RECIPES:
+        image = blur_in_plane(image, p.mr_blur_px[name]) * bias_field(rng, p.mr_bias[name], grid, scene.device)
+        return add_rician_noise(
+            image, p.mr_noise[name] * float(scene.contrasts[name].level[INDEX["white_matter"]]), rng
+        )
+    if name == "CT":
+        noise = band_limited_noise(image.shape, rng, [0.5, 0.5], scene.device)
+        return blur_in_plane(image, p.ct_blur_px) + p.ct_noise_hu * noise - 1000.0
+    return image
+
+
+@torch.no_grad()
+def render(
+    head: HeadLabels, parameters: HeadParameters, grid: RenderGrid, stack: Stack, device: torch.device | str = "cpu"
+) -> Rendering:
+    """Render one head on a grid.
+
+    Equal arguments give equal images; ``amyloid_positive`` changes the PET channel alone. A flipped head's labels name
+    its sides as they now lie.
+
+    Raises:
+        Any2allError: the stack has a modality without a recipe, or the head has a label without a tissue.
+    """
+    check_stack(stack)
+    device = torch.device(device)
+    scene = _Scene(head, parameters, stack, device)
+    sliced = tuple(name for name in stack.names if name != "PET")
+    signals, kept = _render_slices(scene, grid, sliced)
+    channels = {name: _finish(scene, name, signals[:, i], grid) for i, name in enumerate(sliced)}
+    if "PET" in stack.names:
+        channels["PET"] = _render_pet(scene, grid)
+    if parameters.skull_stripped:
+        for name, image in channels.items():
+            channels[name] = torch.where(kept > 0.5, image, -1000.0 if name == "CT" else 0.0)
+    images = torch.stack([channels[name] for name in stack.names], dim=1)
+    return Rendering(images, _labels(scene, grid, kept), grid.affine, {**parameters.record(), "head": head.name})
+
+
+def _labels(scene: _Scene, grid: RenderGrid, kept: Tensor) -> Tensor:
+    axes = (np.asarray(grid.slice_positions_mm), grid.positions(0), grid.positions(1))
+    z, h, w = (torch.as_tensor(v, dtype=torch.float32, device=scene.device) for v in axes)
+    codes = scene.points.codes[scene.points.index(z, h, w)]
+    if scene.parameters.pose.flip:
+        codes = torch.from_numpy(mirrored_codes(1024)).to(scene.device)[codes.long()]
+    return codes * (kept > 0.5)
