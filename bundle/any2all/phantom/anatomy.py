@@ -76,7 +76,7 @@ def _crop(tissue: np.ndarray, voxel_mm: np.ndarray) -> tuple[tuple[slice, ...], 
 
 
 def _distance(mask: np.ndarray, voxel_mm: np.ndarray) -> np.ndarray:
-    """Distance in mm to ``mask`` (uint8 in 1/4 mm), computed at every second voxel: a smooth field loses nothing there."""
+    """Distance to ``mask`` (uint8 in 1/4 mm), computed at every second voxel: a smooth field loses nothing there."""
     coarse = np.zeros([-(-n // 2) for n in mask.shape], dtype=bool)
     for dz in (0, 1):
         for dh in (0, 1):
@@ -148,5 +148,5 @@ def anatomy_of(head: HeadLabels) -> Anatomy:
 
 
 def brain_extent_mm(head: HeadLabels) -> tuple[float, float]:
-    """Lowest and highest z offset (mm from the head's centre) that hold brain: from below the cerebellum to the vertex."""
+    """Lowest and highest z offset (mm from the head's centre) that hold brain: cerebellum's foot to vertex."""
     return anatomy_of(head).brain_mm

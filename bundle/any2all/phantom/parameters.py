@@ -133,7 +133,7 @@ def draw_parameters(seed: int, lesion_masks: str | Path | None = None) -> HeadPa
 
     Args:
         seed: the head's seed; equal seeds (and folders) give equal parameters.
-        lesion_masks: a folder with real lesion masks (``**/*.nii.gz`` in MNI space); without it, lesions are random blobs.
+        lesion_masks: a folder with real lesion masks (``**/*.nii.gz`` in MNI space); None: random blobs alone.
     """
     rng = np.random.default_rng([int(seed), 20])
     masks = sorted(str(p) for p in Path(lesion_masks).rglob("*.nii.gz")) if lesion_masks else []
@@ -160,7 +160,7 @@ def draw_parameters(seed: int, lesion_masks: str | Path | None = None) -> HeadPa
         mr_bias=per_modality(0.02, 0.14),
         mr_noise=per_modality(0.006, 0.04),
         mr_blur_px=per_modality(0.15, 0.5),
-        susceptibility=(float(rng.uniform(1.5, 3.5)), float(rng.uniform(4.0, 8.0))),
+        susceptibility=(float(rng.uniform(1.2, 3.0)), float(rng.uniform(3.0, 6.0))),
         ct_noise_hu=float(rng.uniform(1.5, 5.0)),
         ct_cupping_hu=float(rng.uniform(2.0, 8.0)),
         ct_blur_px=float(rng.uniform(0.25, 0.5)),

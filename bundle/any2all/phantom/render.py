@@ -24,6 +24,7 @@ __all__ = ["HeadParameters", "RenderGrid", "Rendering", "draw_parameters", "rend
 
 POINTS_PER_CHUNK = {"cpu": 400_000, "cuda": 20_000_000}
 PET_STEP_MM = 2.5
+FOLIA_MM, FOLIA_FLUID = 4.2, 0.4
 TEXTURE_KNOTS_MM = ((4.0, 0.55), (11.0, 0.55), (70.0, 0.6))
 
 
@@ -101,7 +102,7 @@ class _Scene:
         return None if volume is None else torch.from_numpy(volume).to(self.device).flatten()[index].float() / 255.0
 
     def tissue(self, index: Tensor, texture: Tensor) -> Tensor:
-        """Class per point; soft tissue of the label map divides into fat below the skin, and muscle with fat between."""
+        """Class per point; the label map's soft tissue divides into fat below the skin, and muscle with fat between."""
         tissue = self.points.feature("tissue", index).long()
         depth = self.points.feature("surface", index).float() / DISTANCE_STEPS_PER_MM
         under_skin = depth < self.parameters.fat_thickness_mm * (1 + 0.3 * texture[0])
@@ -118,6 +119,11 @@ class _Scene:
                 at = INDEX[lesion]
                 signal = torch.lerp(signal, c.level[at] + c.by_a[at] * texture[0] + c.by_b[at] * texture[1], share)
         return signal.clamp_(min=0)
+
+    def folia(self, tissue: Tensor, texture: Tensor, z: Tensor, h: Tensor) -> Tensor:
+        """Share of fluid between the folia of the cerebellar cortex, which the label maps show as one block."""
+        phase = (0.8 * z[:, None, None] + 0.6 * h[:, None]) * (2 * math.pi / FOLIA_MM) + 1.5 * texture[0]
+        return torch.sin(phase).clamp_(min=0).mul_(FOLIA_FLUID).mul_(tissue == INDEX["cerebellar_cortex"])
 
     def susceptibility(self, index: Tensor) -> Tensor:
         """Loss of T2*-weighted signal near air-filled cavities."""
@@ -167,9 +173,12 @@ def _render_slices(scene: _Scene, grid: RenderGrid, names: tuple[str, ...]) -> t
         z = _sub_positions(centres, grid.slice_thickness_mm, through, scene.device)
         index, texture = scene.points.index(z, h, w), scene.texture(z, h, w)
         tissue = scene.tissue(index, texture)
+        folia = scene.folia(tissue, texture, z, h)
         channels = []
         for name in names:
-            signal = scene.signal(name, index, tissue, texture)
+            signal = torch.lerp(
+                scene.signal(name, index, tissue, texture), scene.contrasts[name].level[INDEX["csf"]], folia
+            )
             if name == "T2star":
                 signal = signal * scene.susceptibility(index)
             if name == "CT":

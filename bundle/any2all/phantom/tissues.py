@@ -21,9 +21,9 @@ class Tissue:
     """One class. ``labels``: FreeSurfer/SynthSeg codes, left and right together; empty for classes made by rendering.
 
     ``t1``, ``t2``, ``t2star`` in ms, ``pd`` relative to water, ``hu`` in HU, ``negative`` and ``positive`` in SUVr.
-    ``spread`` is the relative standard deviation between heads of t1, t2, t2star, ``hu_spread`` in HU. ``texture`` is the
-    relative variation of the relaxation times inside the tissue, ``hu_texture`` in HU. ``flow_*`` multiply the signal of
-    moving blood (inflow or flow void). ``intracranial``: kept when a head is skull-stripped.
+    ``spread`` is the relative standard deviation between heads of t1, t2, t2star, ``hu_spread`` in HU. ``texture`` is
+    the relative variation of the relaxation times inside the tissue, ``hu_texture`` in HU. ``flow_*`` multiply the
+    signal of moving blood (inflow or flow void). ``intracranial``: kept when a head is skull-stripped.
     """
 
     name: str
@@ -71,7 +71,7 @@ TISSUES: tuple[Tissue, ...] = (
     _brain("deep_grey",          (136, 163, 137, 164), 1250, 88, 50, 0.80, 35, 1.20, 1.50),
     _brain("optic_chiasm",       (85,),     1080,  85,  50, 0.74,  33, 0.80, 0.85),
     _brain("ventricle",          (4, 43, 5, 44, 14, 15, 72), 4300, 1600, 500, 1.00, 7, 0.45, 0.45, texture=0.04),
-    _brain("csf",                (24,),     3900,  900, 260, 0.98,  10, 0.55, 0.60, texture=0.16, hu_texture=5.0),
+    _brain("csf",                (24,),     4150,  900, 260, 0.98,  10, 0.55, 0.60, texture=0.08, hu_texture=5.0),
     _brain("perivascular",       (30, 62),  2600,  300, 120, 0.92,  18, 0.90, 0.95),
     _brain("white_lesion",       (25, 57),  1250,  150,  75, 0.82,  24, 1.25, 1.35, texture=0.08),
     _brain("infarct",            (),        2700,  380, 150, 0.94,  13, 0.45, 0.50, texture=0.15, hu_texture=3.0),
