@@ -64,9 +64,12 @@ def _crop(tissue: np.ndarray, voxel_mm: np.ndarray) -> tuple[tuple[slice, ...], 
     if not len(brain_z):
         raise Any2allError("a head label map needs brain labels", key="head_labels")
     low, high = int(brain_z[0]), int(brain_z[-1])
-    beside_brain = tissue[low : high + 1] > 0
-    spans = [np.flatnonzero(beside_brain.any(axis=axes)) for axes in ((0, 2), (0, 1))]
-    centre = np.array([(low + high) / 2] + [(s[0] + s[-1]) / 2 for s in spans])
+    # In the plane, half-way between the box of everything beside the brain (nose included) and that of the upper half.
+    boxes = [
+        [np.flatnonzero((tissue[first : high + 1] > 0).any(axis=axes))[[0, -1]].mean() for axes in ((0, 2), (0, 1))]
+        for first in (low, (low + high) // 2)
+    ]
+    centre = np.array([(low + high) / 2, *np.mean(boxes, axis=0)])
     start_z = max(0, int(low - BELOW_BRAIN_MM / voxel_mm[0]))
     filled = tissue[start_z:] > 0
     bounds = [np.flatnonzero(filled.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
@@ -122,8 +125,6 @@ def anatomy_of(head: HeadLabels) -> Anatomy:
     tissue = np.ascontiguousarray(whole[slices])
     codes = np.ascontiguousarray(head.labels[slices])
     cavities, holes = _cavities_and_holes(tissue, voxel_mm)
-    nearest = ndimage.distance_transform_edt(tissue == 0, return_distances=False, return_indices=True)
-    tissue[holes] = tissue[tuple(axis[holes] for axis in nearest)]
     bone = np.isin(tissue, [INDEX["cortical_bone"], INDEX["cancellous_bone"]])
     orbit = np.isin(tissue, [INDEX[n] for n in ("eyeball", "eye_muscle", "optic_nerve")])
     outside = ((tissue == 0) & ~cavities) | (tissue == INDEX["skin"])
@@ -131,6 +132,8 @@ def anatomy_of(head: HeadLabels) -> Anatomy:
         _distance(mask, voxel_mm)
         for mask in (outside, cavities, tissue == INDEX["ventricle"], bone, np.isin(tissue, PARENCHYMA))
     ]
+    beside_brain = distances[-1][holes] < 6 * DISTANCE_STEPS_PER_MM
+    tissue[holes] = np.where(beside_brain, INDEX["csf"], INDEX["muscle"])
     near_eye = _distance(orbit, voxel_mm) < 9 * DISTANCE_STEPS_PER_MM
     tissue[(tissue == INDEX["muscle"]) & near_eye & (distances[0] > 4 * DISTANCE_STEPS_PER_MM)] = INDEX["orbital_fat"]
     depth = max(1, round(2.0 / float(voxel_mm.min())))

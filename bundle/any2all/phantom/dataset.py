@@ -39,7 +39,7 @@ def to_prior_range(rendering: Rendering, stack: Stack) -> Tensor:
 
 def draw_grid(
     rng: np.random.Generator, extent_mm: tuple[float, float], matrix: tuple[int, int], spacing_mm: tuple[float, float],
-    shift_px: float = 4.0,
+    shift_px: float = 5.0,
 ) -> RenderGrid:  # fmt: skip
     """Slices 3-5 mm apart with a random phase over the brain and 15 mm below it; pixel size and position vary."""
     step = float(rng.uniform(3.0, 5.0))
