@@ -78,6 +78,12 @@ def _crop(tissue: np.ndarray, voxel_mm: np.ndarray) -> tuple[tuple[slice, ...], 
     return tuple(slices), centre, (low, high)
 
 
+def _largest_part(mask: np.ndarray) -> np.ndarray:
+    """The largest connected part: some maps hold specks beside the head."""
+    parts, count = ndimage.label(mask)
+    return mask if count < 2 else parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+
+
 def _distance(mask: np.ndarray, voxel_mm: np.ndarray) -> np.ndarray:
     """Distance to ``mask`` (uint8 in 1/4 mm), computed at every second voxel: a smooth field loses nothing there."""
     coarse = np.zeros([-(-n // 2) for n in mask.shape], dtype=bool)
@@ -122,8 +128,8 @@ def anatomy_of(head: HeadLabels) -> Anatomy:
     voxel_mm = head.voxel_mm
     whole = classes_of(head.labels)
     slices, centre, (low, high) = _crop(whole, voxel_mm)
-    tissue = np.ascontiguousarray(whole[slices])
-    codes = np.ascontiguousarray(head.labels[slices])
+    one_piece = _largest_part(whole[slices] > 0)
+    tissue, codes = whole[slices] * one_piece, head.labels[slices] * one_piece
     cavities, holes = _cavities_and_holes(tissue, voxel_mm)
     bone = np.isin(tissue, [INDEX["cortical_bone"], INDEX["cancellous_bone"]])
     orbit = np.isin(tissue, [INDEX[n] for n in ("eyeball", "eye_muscle", "optic_nerve")])

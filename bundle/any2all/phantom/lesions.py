@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import nibabel as nib
 import numpy as np
+import torch
 from scipy import ndimage
 
 from .anatomy import DISTANCE_STEPS_PER_MM, PARENCHYMA, Anatomy
@@ -27,6 +28,11 @@ class LesionMaps:
     gliosis: np.ndarray | None
     ct_fraction: np.ndarray | None
     ct_hu: np.ndarray | None
+
+    def flat(self, device: torch.device) -> dict[str, torch.Tensor]:
+        """The maps that this head has, flattened, on a device."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: torch.from_numpy(v).to(device).flatten() for name, v in named.items() if v is not None}
 
 
 def _blob(

@@ -15,7 +15,7 @@ from .contrast import Contrast, check_stack, ct_contrast, mr_contrast, pet_contr
 from .fields import SmoothField, generator
 from .finish import add_rician_noise, band_limited_noise, bias_field, blur_in_plane, gaussian_rows
 from .labels import HeadLabels, mirrored_codes
-from .lesions import LesionMaps, lesion_maps
+from .lesions import lesion_maps
 from .parameters import MR_RECIPES, HeadParameters, draw_parameters
 from .sampling import PointSampler
 from .tissues import INDEX, TISSUES
@@ -24,6 +24,9 @@ __all__ = ["HeadParameters", "RenderGrid", "Rendering", "draw_parameters", "rend
 
 POINTS_PER_CHUNK = {"cpu": 400_000, "cuda": 20_000_000}
 PET_STEP_MM = 2.5
+LESION_TISSUES = ("white_lesion", "gliosis", "infarct")
+# Of a pixel inside the mask of a stripped head; more than half, lest half a pixel of bone stays as a bright rim in CT.
+KEPT_FRACTION = 0.75
 FOLIA_MM, FOLIA_FLUID = 4.2, 0.4
 TEXTURE_KNOTS_MM = ((4.0, 0.55), (11.0, 0.55), (70.0, 0.6))
 
@@ -85,7 +88,7 @@ class _Scene:
             (weight * (parameters.regional if knot > 50 else 1.0), SmoothField(rng, knot, 2, device))
             for knot, weight in TEXTURE_KNOTS_MM
         ]
-        self.lesions: LesionMaps = lesion_maps(self.anatomy, parameters)
+        self.lesions = lesion_maps(self.anatomy, parameters).flat(device)
         self.contrasts = {name: self._contrast(name) for name in stack.names}
 
     def _contrast(self, name: str) -> Contrast:
@@ -97,9 +100,9 @@ class _Scene:
         """The fields a and b: (2, Z, H, W), about unit variance."""
         return sum(weight * field(z, h, w) for weight, field in self.textures)
 
-    def fraction(self, name: str, index: Tensor) -> Tensor | None:
-        volume = getattr(self.lesions, name)
-        return None if volume is None else torch.from_numpy(volume).to(self.device).flatten()[index].float() / 255.0
+    def shares(self, index: Tensor) -> dict[str, Tensor]:
+        """Share of each lesion kind that this head has, at points."""
+        return {name: volume[index].float().div_(255.0) for name, volume in self.lesions.items() if name != "ct_hu"}
 
     def tissue(self, index: Tensor, texture: Tensor) -> Tensor:
         """Class per point; the label map's soft tissue divides into fat below the skin, and muscle with fat between."""
@@ -109,15 +112,13 @@ class _Scene:
         fat = (tissue == INDEX["muscle"]) & (under_skin | (texture[1] > 1.1))
         return torch.where(fat, INDEX["fat"], tissue)
 
-    def signal(self, name: str, index: Tensor, tissue: Tensor, texture: Tensor) -> Tensor:
+    def signal(self, name: str, tissue: Tensor, texture: Tensor, shares: dict[str, Tensor]) -> Tensor:
         """Signal of one modality at points; lesions replace their share of the tissue."""
         c = self.contrasts[name]
         signal = c.level[tissue].addcmul_(c.by_a[tissue], texture[0]).addcmul_(c.by_b[tissue], texture[1])
-        for lesion in ("white_lesion", "gliosis", "infarct"):
-            share = self.fraction(lesion, index)
-            if share is not None:
-                at = INDEX[lesion]
-                signal = torch.lerp(signal, c.level[at] + c.by_a[at] * texture[0] + c.by_b[at] * texture[1], share)
+        for lesion in filter(shares.__contains__, LESION_TISSUES):
+            at = INDEX[lesion]
+            signal = torch.lerp(signal, c.level[at] + c.by_a[at] * texture[0] + c.by_b[at] * texture[1], shares[lesion])
         return signal.clamp_(min=0)
 
     def folia(self, tissue: Tensor, texture: Tensor, z: Tensor, h: Tensor) -> Tensor:
@@ -131,14 +132,12 @@ class _Scene:
         distance = self.points.feature("cavity", index).float() / DISTANCE_STEPS_PER_MM
         return torch.exp(-strength * torch.exp(-distance / reach_mm))
 
-    def ct_extras(self, signal: Tensor, index: Tensor) -> Tensor:
+    def ct_extras(self, signal: Tensor, index: Tensor, shares: dict[str, Tensor]) -> Tensor:
         """Beam hardening beside bone and the findings that only CT shows."""
         distance = self.points.feature("bone", index).float() / DISTANCE_STEPS_PER_MM
         signal = signal + self.parameters.ct_cupping_hu * torch.exp(-distance / 8.0) * (signal > 900)
-        share = self.fraction("ct_fraction", index)
-        if share is not None:
-            hu = torch.from_numpy(self.lesions.ct_hu).to(self.device).flatten()[index].float()
-            signal = torch.lerp(signal, hu + 1000.0, share)
+        if "ct_fraction" in shares:
+            signal = torch.lerp(signal, self.lesions["ct_hu"][index].float() + 1000.0, shares["ct_fraction"])
         return signal
 
     def kept(self, index: Tensor) -> Tensor:
@@ -147,7 +146,8 @@ class _Scene:
         tissue = self.points.feature("tissue", index).long()
         distance = self.points.feature("parenchyma", index).float() / DISTANCE_STEPS_PER_MM
         fluid = (tissue == INDEX["ventricle"]) | (distance < self.parameters.strip_margin_mm)
-        return ((distance < 1.5) | (inside[tissue] & fluid)).float()
+        bone = (tissue == INDEX["cortical_bone"]) | (tissue == INDEX["diploe"]) | (tissue == INDEX["cancellous_bone"])
+        return (((distance < 1.5) & ~bone) | (inside[tissue] & fluid)).float()
 
 
 def _supersampling(grid: RenderGrid) -> tuple[int, int]:
@@ -172,17 +172,17 @@ def _render_slices(scene: _Scene, grid: RenderGrid, names: tuple[str, ...]) -> t
         centres = np.asarray(grid.slice_positions_mm[start : start + per_chunk], dtype=float)
         z = _sub_positions(centres, grid.slice_thickness_mm, through, scene.device)
         index, texture = scene.points.index(z, h, w), scene.texture(z, h, w)
-        tissue = scene.tissue(index, texture)
+        tissue, shares = scene.tissue(index, texture), scene.shares(index)
         folia = scene.folia(tissue, texture, z, h)
         channels = []
         for name in names:
             signal = torch.lerp(
-                scene.signal(name, index, tissue, texture), scene.contrasts[name].level[INDEX["csf"]], folia
+                scene.signal(name, tissue, texture, shares), scene.contrasts[name].level[INDEX["csf"]], folia
             )
             if name == "T2star":
                 signal = signal * scene.susceptibility(index)
             if name == "CT":
-                signal = scene.ct_extras(signal, index)
+                signal = scene.ct_extras(signal, index, shares)
             channels.append(average(signal))
         images.append(torch.stack(channels, dim=1))
         kept.append(average(scene.kept(index)) if scene.parameters.skull_stripped else torch.ones_like(channels[0]))
@@ -200,7 +200,7 @@ def _render_pet(scene: _Scene, grid: RenderGrid) -> Tensor:
     )
     index, texture = scene.points.index(z, h, w), scene.texture(z, h, w)
     tissue = scene.tissue(index, texture)
-    activity = scene.signal("PET", index, tissue, texture)
+    activity = scene.signal("PET", tissue, texture, scene.shares(index))
     region = SmoothField(generator(p.seed, 5), 45.0, 1, scene.device)(z, h, w)[0]
     grey = (tissue == INDEX["cortex"]).float() * (1.0 if p.amyloid_positive else 0.4)
     activity = activity * (1 + p.pet_regional * region.clamp(-2, 2) * grey)
@@ -250,7 +250,7 @@ def render(
         channels["PET"] = _render_pet(scene, grid)
     if parameters.skull_stripped:
         for name, image in channels.items():
-            channels[name] = torch.where(kept > 0.5, image, -1000.0 if name == "CT" else 0.0)
+            channels[name] = torch.where(kept > KEPT_FRACTION, image, -1000.0 if name == "CT" else 0.0)
     images = torch.stack([channels[name] for name in stack.names], dim=1)
     return Rendering(images, _labels(scene, grid, kept), grid.affine, {**parameters.record(), "head": head.name})
 
@@ -261,4 +261,4 @@ def _labels(scene: _Scene, grid: RenderGrid, kept: Tensor) -> Tensor:
     codes = scene.points.codes[scene.points.index(z, h, w)]
     if scene.parameters.pose.flip:
         codes = torch.from_numpy(mirrored_codes(1024)).to(scene.device)[codes.long()]
-    return codes * (kept > 0.5)
+    return codes * (kept > KEPT_FRACTION)

@@ -110,7 +110,7 @@ def draw_sequences(rng: np.random.Generator) -> dict[str, dict[str, float | str]
             "flip_deg": rng.uniform(16, 25),
         },
     }
-    saturated = {"T1": 0.08, "T2": 0.2, "T2FLAIR": 0.55, "T2star": 0.15}
+    saturated = {"T1": 0.08, "T2": 0.2, "T2FLAIR": 0.7, "T2star": 0.15}
     for name, settings in sequences.items():
         # MPRAGE readouts excite fat less than its relaxation times suggest; spin echoes show it in full.
         low = 0.4 if settings["sequence"] == "mprage" else 0.8
