@@ -110,6 +110,27 @@ def test_other_paths_are_refused(folder, name, words):
     assert (error.key, error.value) == ("modalities.T1.file", name)
 
 
+def one(name, **document):
+    """A study of one modality."""
+    return {"modalities": {name: document}}
+
+
+def t1(**document):
+    return one("T1", status="available", file="t1.nii.gz", **document)
+
+
+def t2(**document):
+    return one("T2", status="undersampled", **document)
+
+
+def raw(**document):
+    return t2(kspace="flair.h5", **document)
+
+
+def simulated(**simulate):
+    return t2(file="t2.nii.gz", simulate=simulate)
+
+
 REFUSED = [  # change of the example, key, words
     ({"modalities": {"T1c": {"status": "missing"}}}, "modalities.T1c", "unknown modality"),
     ({"modalities": {"flair": {"status": "missing"}}}, "modalities.flair", "T2FLAIR"),
@@ -120,18 +141,18 @@ REFUSED = [  # change of the example, key, words
     ({"modalities": {"T1": "t1.nii.gz"}}, "modalities.T1", "an object"),
     ({"modalities": {"T1": {"status": "available"}}}, "modalities.T1.file", "needs this key"),
     ({"modalities": {"T1": {"status": "missing", "file": "t1.nii.gz"}}}, "modalities.T1.file", "does not take"),
-    ({"modalities": {"T1": {"status": "available", "file": "t1.nii.gz", "noise_std": 1.0}}}, "modalities.T1.noise_std", "does not take"),
-    ({"modalities": {"T1": {"status": "available", "file": "t1.nii.gz", "simulate": {}}}}, "modalities.T1.simulate", "does not take"),
-    ({"modalities": {"T2": {"status": "undersampled"}}}, "modalities.T2", "kspace, or file with simulate"),
-    ({"modalities": {"T2": {"status": "undersampled", "file": "t2.nii.gz"}}}, "modalities.T2.simulate", "needs this key"),
-    ({"modalities": {"T2": {"status": "undersampled", "file": "t2.nii.gz", "kspace": "flair.h5"}}}, "modalities.T2", "either"),
-    ({"modalities": {"T2": {"status": "undersampled", "kspace": "flair.h5", "simulate": {}}}}, "modalities.T2", "either"),
-    ({"modalities": {"T2": {"status": "undersampled", "kspace": "flair.txt"}}}, "modalities.T2.kspace", ".h5, .npy, .npz"),
-    ({"modalities": {"T2": {"status": "undersampled", "kspace": "flair.h5", "voxel_size_mm": [1, 1]}}}, "modalities.T2.voxel_size_mm", "a list of 3"),
-    ({"modalities": {"T2": {"status": "undersampled", "kspace": "flair.h5", "voxel_size_mm": [1, 1, 0]}}}, "modalities.T2.voxel_size_mm.2", "above 0"),
-    ({"modalities": {"T2": {"status": "undersampled", "file": "t2.nii.gz", "simulate": {"acceleration": 0}}}}, "modalities.T2.simulate.acceleration", "at least 1"),
-    ({"modalities": {"T2": {"status": "undersampled", "file": "t2.nii.gz", "simulate": {"mask": "spiral"}}}}, "modalities.T2.simulate.mask", "equispaced, random"),
-    ({"modalities": {"CT": {"status": "undersampled", "kspace": "flair.h5"}}}, "modalities.CT.status", "available, missing"),
+    (t1(noise_std=1.0), "modalities.T1.noise_std", "does not take"),
+    (t1(simulate={}), "modalities.T1.simulate", "does not take"),
+    (t2(), "modalities.T2", "kspace, or file with simulate"),
+    (t2(file="t2.nii.gz"), "modalities.T2.simulate", "needs this key"),
+    (raw(file="t2.nii.gz"), "modalities.T2", "either"),
+    (raw(simulate={}), "modalities.T2", "either"),
+    (t2(kspace="flair.txt"), "modalities.T2.kspace", ".h5, .npy, .npz"),
+    (raw(voxel_size_mm=[1, 1]), "modalities.T2.voxel_size_mm", "a list of 3"),
+    (raw(voxel_size_mm=[1, 1, 0]), "modalities.T2.voxel_size_mm.2", "above 0"),
+    (simulated(acceleration=0), "modalities.T2.simulate.acceleration", "at least 1"),
+    (simulated(mask="spiral"), "modalities.T2.simulate.mask", "equispaced, random"),
+    (one("CT", status="undersampled", kspace="flair.h5"), "modalities.CT.status", "available, missing"),
     ({"modalities": {"CT": {"status": "missing"}}}, "modalities", "generate"),
     ({"modalities": {}}, "modalities", "generate"),
     ({"version": 2}, "version", "allowed: 1"),
@@ -156,7 +177,7 @@ REFUSED = [  # change of the example, key, words
     ({"sampler": {"weights": {"XX": 1.0}}}, "sampler.weights.XX", "unknown modality"),
     ({"sampler": {"temperature": 1.0}}, "sampler.temperature", "unknown key"),
     ({"save_samples": 1}, "save_samples", "true or false"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("change, key, words", REFUSED, ids=[f"{k}-{w[:12]}" for _, k, w in REFUSED])
