@@ -257,7 +257,7 @@ def _show(axes: Axes, image: np.ndarray, window: tuple[float, float], colormap: 
 
 def _mark(axes: Axes) -> None:
     """The patient's right, which is on the left."""
-    axes.text(0.03, 0.5, "R", transform=axes.transAxes, color="#c9d2df", fontsize=8, va="center", ha="left")
+    axes.text(0.03, 0.975, "R", transform=axes.transAxes, color="#c9d2df", fontsize=8, va="top", ha="left")
 
 
 def _empty(axes: Axes, words: str) -> None:

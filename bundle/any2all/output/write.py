@@ -58,7 +58,7 @@ def write_results(
             f"the results could not be written: {reason}",
             key="output_dir",
             value=str(folder),
-            hint="nothing was left there",
+            hint="nothing new was left there",
             code="storage",
         ) from error
     return folder
