@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -175,14 +176,24 @@ def load_prior(model_file: str | Path, device: torch.device | str = "cpu", autoc
     card_file = model_file.with_name("prior.json" if model_file.stem == "model" else f"{model_file.stem}.json")
     for file in (model_file, card_file):
         if not file.is_file():
-            raise Any2allError("prior file not found", key="prior", value=str(file.name), code="prior_unavailable")
-    card = PriorCard.from_json(json.loads(card_file.read_text()))
+            raise _unusable("prior file not found", file)
+    try:
+        card = PriorCard.from_json(json.loads(card_file.read_text()))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unusable("the prior's card cannot be read", card_file) from error
     if card.sha256 and file_sha256(model_file) != card.sha256:
-        raise Any2allError("weights do not match their card (sha256)", key="prior", value=model_file.name, code="prior_unavailable")
-    network = build_network(card.stack, card.network)
-    state = torch.load(model_file, map_location="cpu", weights_only=True)
-    network.load_state_dict({name: value.float() for name, value in state.items()})
+        raise _unusable("weights do not match their card (sha256)", model_file)
+    try:
+        network = build_network(card.stack, card.network)
+        state = torch.load(model_file, map_location="cpu", weights_only=True)
+        network.load_state_dict({name: value.float() for name, value in state.items()})
+    except (RuntimeError, TypeError, ValueError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+        raise _unusable("the weights do not fit the network that their card describes", model_file) from error
     return NetworkPrior(network, card, device, autocast)
+
+
+def _unusable(message: str, file: Path) -> Any2allError:
+    return Any2allError(message, key="prior", value=file.name, code="prior_unavailable")
 
 
 def save_prior(network: torch.nn.Module, card: PriorCard, model_file: str | Path) -> None:

@@ -1,13 +1,13 @@
 """The loop that all samplers share: steps over pairs of levels, batches of slices, progress, cancelling.
 
-A sampler advances a whole volume step by step, in batches of rows; row r is slice ``r % Z`` of sample ``r // Z``. A row
-never looks at another, so the batch size changes nothing.
+A sampler advances a whole volume step by step, in batches of rows; a row is one slice of one sample. A row never looks
+at another, so the batch size changes nothing.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,7 @@ from ..physics.solve import DataConsistency
 from .noise import START, VolumeNoise
 
 Pair = tuple[int, int]
+Estimates = list[tuple[int, Tensor]]
 Progress = Callable[[int, int], None]
 
 
@@ -40,20 +41,29 @@ class Problem:
 
     @classmethod
     def of(cls, measurements: Measurements, shape: tuple[int, int, int, int]) -> Problem:
-        """From measurements in u. Eigenbases are computed here, once."""
+        """From measurements in u; nothing need be measured."""
         inside = measurements.in_prior_range()
         return cls(inside, {m: DataConsistency(inside.channels[m]) for m in inside.undersampled}, shape)
+
+    def to(self, device: torch.device | str) -> Problem:
+        """The same problem on a device; eigenbases are made anew there, when they are first needed."""
+        if torch.device(device).type == "cpu":
+            return self
+        return Problem.of(self.measurements.to(device), self.shape)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """One batch: the measurements of its slices, and how to draw its noise. ``key`` tells batches of a step apart."""
+    """One batch at one step: the measurements of its slices, and how to draw its noise.
 
-    key: int
+    ``past`` is the batch's own notebook, empty at the first step: a multistep solver keeps its estimates (k, x_0') there.
+    """
+
     slices: Tensor
     measurements: Measurements
     consistency: dict[int, DataConsistency]
     noise: Callable[[], Tensor]
+    past: Estimates
 
     def clean(self, x: Tensor) -> Tensor:
         """The given stack with every available channel replaced by its image (available: x_0' = 2y - 1)."""
@@ -67,7 +77,6 @@ class Sampler(ABC):
     """A way to draw stacks from the posterior p(x | y)."""
 
     name: str
-    vector_jacobian_products: int = 0
 
     @abstractmethod
     def pairs(self, schedule: Schedule) -> list[Pair]:
@@ -81,10 +90,9 @@ class Sampler(ABC):
         """What the first step receives, given pure noise x (B, M, H, W)."""
         return x
 
-    @property
-    def cost_per_step(self) -> int:
+    def cost_per_step(self, problem: Problem) -> int:
         """Network passes of one step for one slice; a vector–Jacobian product counts as one."""
-        return 1 + self.vector_jacobian_products
+        return 1
 
     def sample(
         self,
@@ -96,52 +104,49 @@ class Sampler(ABC):
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        slices: Sequence[int] | None = None,
     ) -> Tensor:
         """Draw ``samples`` volumes → (samples, Z, M, H, W) in the prior range.
 
+        ``slices`` names the slices of the volume that are wanted (default: all Z); each comes out as in the whole volume.
         ``progress(done, total)`` counts network passes and never runs backwards. ``cancelled()`` is asked before every
         batch of a step; Cancelled is raised when it says yes.
         """
-        slices = problem.shape[0]
-        every_row = [(r % slices, r // slices) for r in range(samples * slices)]
-        batches = [range(i, min(i + batch_size, len(every_row))) for i in range(0, len(every_row), batch_size)]
-        pairs = self.pairs(prior.schedule)
-        total, done = len(pairs) * len(every_row) * self.cost_per_step, 0
+        wanted = list(range(problem.shape[0]) if slices is None else slices)
+        every_row = [(z, sample) for sample in range(samples) for z in wanted]
+        batches = [slice(i, i + batch_size) for i in range(0, len(every_row), batch_size)]
+        pasts: list[Estimates] = [[] for _ in batches]
+        problem, pairs, cost = problem.to(device), self.pairs(prior.schedule), self.cost_per_step(problem)
+        total, done = len(pairs) * len(every_row) * cost, 0
 
         x = torch.empty(len(every_row), *problem.shape[1:], dtype=noise.dtype)
-        for batch, rows, index in self._rows(batches, every_row, problem, noise, START, device):
-            x[batch.start : batch.stop] = self.start(noise.draw(START, index).to(device), rows).cpu()
+        for batch, past in zip(batches, pasts):
+            rows = _rows(every_row[batch], problem, noise, START, past, device)
+            x[batch] = self.start(rows.noise(), rows).cpu()
         for number, (k, k_next) in enumerate(pairs):
-            for batch, rows, _ in self._rows(batches, every_row, problem, noise, number, device):
+            for batch, past in zip(batches, pasts):
                 if cancelled is not None and cancelled():
                     raise Cancelled
-                here = x[batch.start : batch.stop].to(device)
-                x[batch.start : batch.stop] = self.step(prior, here, k, k_next, rows).detach().cpu()
-                done += len(batch) * self.cost_per_step
+                rows = _rows(every_row[batch], problem, noise, number, past, device)
+                x[batch] = self.step(prior, x[batch].to(device), k, k_next, rows).detach().cpu()
+                done += len(rows.slices) * cost
                 if progress is not None:
                     progress(done, total)
-        return x.reshape(samples, *problem.shape)
+        return x.reshape(samples, len(wanted), *problem.shape[1:])
 
-    @staticmethod
-    def _rows(
-        batches: list[range],
-        every_row: list[tuple[int, int]],
-        problem: Problem,
-        noise: VolumeNoise,
-        step: int,
-        device: torch.device | str,
-    ) -> Iterator[tuple[range, Rows, list[tuple[int, int]]]]:
-        for batch in batches:
-            index = [every_row[r] for r in batch]
-            slices = torch.tensor([z for z, _ in index])
-            rows = Rows(
-                batch.start,
-                slices,
-                problem.measurements.select(slices).to(device),
-                problem.consistency,
-                lambda index=index: noise.draw(step, index).to(device),
-            )
-            yield batch, rows, index
+
+def _rows(
+    index: list[tuple[int, int]],
+    problem: Problem,
+    noise: VolumeNoise,
+    step: int,
+    past: Estimates,
+    device: torch.device | str,
+) -> Rows:
+    """The batch of these (slice, sample) at a step."""
+    slices = torch.tensor([z for z, _ in index])
+    given = problem.measurements.select(slices)
+    return Rows(slices, given, problem.consistency, lambda: noise.draw(step, index).to(device), past)
 
 
 def all_at(k: int, x: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def _moment_correction(
         if previous is None:
             direction = solved
         else:
-            beta = energy / previous
+            beta = torch.where(previous > 0, energy / previous, torch.zeros_like(energy))
             direction = {m: solved[m] + _like(beta, solved[m]) * direction[m] for m in raw}
         previous = energy
         spread = torch.zeros_like(x0_hat)

@@ -29,6 +29,8 @@ from torch import Tensor
 
 from ..diffusion.prior import Prior
 from ..diffusion.schedule import Schedule, uniform_pairs
+from ..physics.cg import conjugate_gradient
+from ..physics.measurements import Channel
 from .base import Pair, Rows, Sampler, all_at
 from .updates import EtaConvention, beta_tilde, ddim_update, noise_estimate
 
@@ -66,7 +68,20 @@ class MDS(Sampler):
     def data_consistency(self, x0_hat: Tensor, rows: Rows) -> Tensor:
         """Step 2 for all channels (B, M, H, W)."""
         x0 = rows.clean(x0_hat)
-        iterations = FAITHFUL_CG_ITERATIONS if self.faithful else None
         for m, solver in rows.consistency.items():
-            x0[:, m] = solver.proximal(x0_hat[:, m], self.gamma, rows.slices, iterations=iterations)
+            if self.faithful:
+                x0[:, m] = self._few_iterations(x0_hat[:, m], rows.measurements.channels[m])
+            else:
+                x0[:, m] = solver.proximal(x0_hat[:, m], self.gamma, rows.slices)
         return x0
+
+    def _few_iterations(self, x0_hat: Tensor, channel: Channel) -> Tensor:
+        """(I + γ A^H A) x0' = x0_hat + γ A^H y' by five conjugate-gradient iterations from x0_hat (DDS, Alg. 1)."""
+        operator = channel.operator
+        return conjugate_gradient(
+            lambda z: z + self.gamma * operator.normal(z),
+            x0_hat + self.gamma * operator.adjoint(channel.data),
+            x0=x0_hat,
+            iterations=FAITHFUL_CG_ITERATIONS,
+            tolerance=0.0,
+        )

@@ -27,7 +27,7 @@ from torch import Tensor
 from ..diffusion.prior import Prior
 from ..diffusion.schedule import Schedule, uniform_pairs
 from ..physics.measurements import Measurements
-from .base import Pair, Rows, Sampler, all_at
+from .base import Pair, Problem, Rows, Sampler, all_at
 from .updates import ancestral_update
 
 
@@ -40,10 +40,12 @@ class MPS(Sampler):
     weights: Mapping[int, float] = field(default_factory=dict)
     clamp: bool = True
     name = "mps"
-    vector_jacobian_products = 1
 
     def pairs(self, schedule: Schedule) -> list[Pair]:
         return uniform_pairs(self.steps, schedule.steps)
+
+    def cost_per_step(self, problem: Problem) -> int:
+        return 2
 
     @torch.enable_grad()
     def step(self, prior: Prior, x: Tensor, k: int, k_next: int, rows: Rows) -> Tensor:
