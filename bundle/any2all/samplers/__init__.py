@@ -1,0 +1,27 @@
+"""Samplers over one prior: ancestral, MPS, MDS (Any2all) and MCS (ours). See METHOD §3."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..stack import Stack
+from .ancestral import Ancestral
+from .base import Problem, Sampler
+from .mcs import MCS
+from .mds import MDS
+from .mps import MPS
+
+if TYPE_CHECKING:
+    from ..study import SamplerSettings
+
+__all__ = ["Ancestral", "MCS", "MDS", "MPS", "Problem", "Sampler", "build_sampler"]
+
+
+def build_sampler(settings: SamplerSettings, stack: Stack, has_raw_data: bool) -> Sampler:
+    """The sampler that a study's settings describe."""
+    if settings.name == "mps":
+        weights = {stack.index(name): weight for name, weight in settings.weights.items()}
+        return MPS(settings.steps, settings.zeta, weights)
+    if settings.name == "mds":
+        return MDS(settings.steps, settings.eta, settings.eta_convention, settings.gamma, settings.faithful)
+    return MCS(settings.steps, settings.eta, settings.consistency)

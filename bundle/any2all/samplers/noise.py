@@ -26,6 +26,7 @@ class VolumeNoise:
         seed: the study's seed.
         subject: the subject's name; other subjects draw other noise from the same seed.
         rho: correlation of neighbouring slices, 0 ≤ ρ < 1.
+        first_slice: which slice of the volume row index 0 is; a subset of slices draws what the whole volume would.
         dtype: of what is returned; draws are float32 on the CPU, so every device sees the same numbers.
     """
 
@@ -33,12 +34,13 @@ class VolumeNoise:
     seed: int = 0
     subject: str = ""
     rho: float = 0.0
+    first_slice: int = 0
     dtype: torch.dtype = torch.float32
     _last: dict[int, tuple[int, int, Tensor]] = field(default_factory=dict, repr=False)
 
     def draw(self, step: int, rows: Sequence[tuple[int, int]]) -> Tensor:
         """ζ for rows of (slice, sample) at a step (START for the initial noise) → (len(rows), M, H, W)."""
-        return torch.stack([self._correlated(step, z, sample) for z, sample in rows]).to(self.dtype)
+        return torch.stack([self._correlated(step, self.first_slice + z, sample) for z, sample in rows]).to(self.dtype)
 
     def _correlated(self, step: int, z: int, sample: int) -> Tensor:
         if self.rho == 0.0:

@@ -178,3 +178,8 @@ def worker_generator(seed: int) -> torch.Generator:
 
 def _below(n: int, generator: torch.Generator) -> int:
     return int(torch.randint(n, (), generator=generator))
+
+
+def single_threaded(worker: int) -> None:
+    """Loader workers render beside the training, not instead of it."""
+    torch.set_num_threads(1)

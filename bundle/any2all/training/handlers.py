@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -94,8 +95,8 @@ class LearningRate:
 class Throughput:
     """Logs stacks per second and the mean loss every ``every`` iterations."""
 
-    def __init__(self, clock: Clock, every: int = 50, log: Callable[[str], None] = print) -> None:
-        self.clock, self.every, self.log = clock, every, log
+    def __init__(self, clock: Clock, every: int = 50, log: Callable[[str], None] | None = None) -> None:
+        self.clock, self.every, self.log = clock, every, log or partial(print, flush=True)
         self.since, self.stacks, self.losses = time.monotonic(), 0, []
 
     def attach(self, engine: Engine) -> None:
@@ -103,7 +104,7 @@ class Throughput:
 
     def __call__(self, engine: Engine) -> None:
         self.stacks += len(engine.state.output["image"])
-        self.losses.append(float(engine.state.output["loss"]))
+        self.losses.append(float(engine.state.output["loss"].detach()))
         if self.clock.iterations % self.every == 0:
             now = time.monotonic()
             rate, loss = self.stacks / (now - self.since), sum(self.losses) / len(self.losses)

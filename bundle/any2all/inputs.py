@@ -1,0 +1,181 @@
+"""What a study gives, read and brought into one world: images and raw data, each with its grid and intensity scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .errors import Any2allError
+from .geometry import Grid, Volume, canonical, check_overlap, read_volume
+from .intensity import head_mask, scale_of
+from .kspace.acquisition import Acquisition
+from .kspace.formats import read_kspace
+from .kspace.prepare import prepare
+from .kspace.reconstruct import first_reconstruction
+from .kspace.simulate import simulate_kspace
+from .registration import register_rigid
+from .stack import Stack
+from .study import ModalitySpec, StudySpec
+
+
+@dataclass(frozen=True, eq=False)
+class GivenImage:
+    """An available image. ``volume`` is canonical and in the reference's world; ``scale`` is its units per u."""
+
+    name: str
+    volume: Volume
+    mask: np.ndarray
+    scale: float
+
+
+@dataclass(frozen=True, eq=False)
+class RawData:
+    """Undersampled k-space. ``first`` is a classical reconstruction on the acquisition's canonical grid.
+
+    ``truth`` is the image that the k-space was simulated from, in its units, or None for measured data.
+    """
+
+    name: str
+    acquisition: Acquisition
+    first: Volume
+    mask: np.ndarray
+    scale: float
+    truth: Volume | None
+
+    @property
+    def grid(self) -> Grid:
+        """The acquisition grid, canonical."""
+        return self.first.grid
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """All that was given, in stack order. ``reference`` is the volume, in its own file's axis order, that fixes the world."""
+
+    images: tuple[GivenImage, ...]
+    raw: tuple[RawData, ...]
+    reference: Volume
+    warnings: tuple[str, ...] = ()
+
+
+def read_inputs(spec: StudySpec, stack: Stack) -> Inputs:
+    """Read every file of a study; raw data gets coil maps, phase, noise and scale from itself (METHOD §5).
+
+    Raises:
+        Any2allError: a file that cannot be used, named by its study key.
+    """
+    volumes = {n: read_volume(spec.modalities[n].file, f"modalities.{n}.file") for n in spec.available}
+    images = tuple(_given_image(name, canonical(volumes[name]), stack) for name in spec.available)
+    centre = images[0].volume.grid if images else None
+    raw = tuple(_raw_data(spec.modalities[name], stack, centre) for name in spec.undersampled)
+    reference = volumes.get(spec.reference)
+    if reference is None:
+        item = next(r for r in raw if r.name == spec.reference)
+        file = spec.modalities[item.name].file
+        reference = read_volume(file, f"modalities.{item.name}.file") if file else item.first
+    notes = tuple(f"{item.name}: {note}" for item in raw for note in item.acquisition.notes)
+    return Inputs(images, raw, reference, notes)
+
+
+def _given_image(name: str, volume: Volume, stack: Stack) -> GivenImage:
+    mask = head_mask(volume.data)
+    return GivenImage(name, volume, mask, _scale(name, volume.data, mask, stack, "file"))
+
+
+def _scale(name: str, data: np.ndarray, mask: np.ndarray, stack: Stack, what: str) -> float:
+    try:
+        return scale_of(data, mask, stack[name].normalisation)
+    except Any2allError as error:
+        raise Any2allError(error.message, key=f"modalities.{name}.{what}", hint=error.hint, code=error.code) from None
+
+
+def _raw_data(modality: ModalitySpec, stack: Stack, centre: Grid | None) -> RawData:
+    if modality.simulate is not None:
+        acquisition, grid, truth = _simulated(modality, stack)
+        what = "file"
+    else:
+        acquisition = _measured(modality)
+        grid, truth, what = _raw_grid(modality, acquisition, centre), None, "kspace"
+    first = Volume(first_reconstruction(acquisition), grid)
+    mask = head_mask(first.data)
+    return RawData(modality.name, acquisition, first, mask, _scale(modality.name, first.data, mask, stack, what), truth)
+
+
+def _simulated(modality: ModalitySpec, stack: Stack) -> tuple[Acquisition, Grid, Volume]:
+    """k-space of an image on its own grid; the simulation's noise is in u, the k-space in the file's units."""
+    truth = canonical(read_volume(modality.file, f"modalities.{modality.name}.file"))
+    scale = _scale(modality.name, truth.data, head_mask(truth.data), stack, "file")
+    s = modality.simulate
+    acquisition = simulate_kspace(
+        truth.data, s.coils, s.acceleration, s.acs_lines, s.noise_std * scale, s.seed, s.mask, s.phase
+    )
+    return acquisition, truth.grid, truth
+
+
+def _measured(modality: ModalitySpec) -> Acquisition:
+    key = f"modalities.{modality.name}"
+    raw = read_kspace(modality.kspace, f"{key}.kspace")
+    if modality.coil_maps is not None:
+        maps = read_kspace(modality.coil_maps, f"{key}.coil_maps").kspace
+        slices, *rest = raw.kspace.shape
+        if maps.shape[0] not in (1, slices) or list(maps.shape[1:]) != rest:
+            raise Any2allError(
+                "the coil maps do not fit the k-space", key=f"{key}.coil_maps", value=maps.shape, allowed=raw.kspace.shape
+            )
+        raw = replace(raw, coil_maps=maps)
+    if modality.voxel_size_mm is not None:
+        raw = replace(raw, voxel_size_mm=modality.voxel_size_mm)
+    return prepare(raw, modality.noise_std)
+
+
+def _raw_grid(modality: ModalitySpec, acquisition: Acquisition, centre: Grid | None) -> Grid:
+    """Axial, as k-space without orientation is taken to be; about the centre of the first image, else of the world."""
+    if acquisition.voxel_size_mm is None:
+        raise Any2allError(
+            "this raw data says nothing of its voxel size",
+            key=f"modalities.{modality.name}.voxel_size_mm",
+            allowed="[H, W, slice] in mm",
+        )
+    h, w, z = acquisition.voxel_size_mm
+    shape = (acquisition.kspace.shape[0], *acquisition.matrix)
+    directions = np.array([[0, 0, -1], [0, -1, 0], [1, 0, 0]], dtype=float)
+    if centre is not None:
+        directions = centre.affine[:3, :3] / np.array(centre.spacing_mm)
+    affine = np.eye(4)
+    affine[:3, :3] = directions * np.array([z, h, w])
+    middle = (np.array(shape) - 1) / 2
+    affine[:3, 3] = (np.zeros(3) if centre is None else centre.centre_mm) - affine[:3, :3] @ middle
+    return Grid(shape, affine)
+
+
+def aligned(inputs: Inputs, spec: StudySpec, stack: Stack, seed: int = 0) -> Inputs:
+    """Every input in the reference's world: grids are moved by a rigid transform, voxels are left alone.
+
+    Skipped between equal grids and with ``registration: none``. Images that do not overlap at all are refused.
+    """
+    everything = {item.name: item for item in (*inputs.images, *inputs.raw)}
+    volumes = {name: i.volume if isinstance(i, GivenImage) else i.first for name, i in everything.items()}
+    check_overlap({name: v.grid for name, v in volumes.items()}, spec.reference)
+    fixed, warnings = volumes[spec.reference], list(inputs.warnings)
+    moved: dict[str, Volume] = {}
+    for name, volume in volumes.items():
+        if name == spec.reference or spec.registration == "none" or volume.grid.same_as(fixed.grid, 1e-3):
+            moved[name] = volume
+            continue
+        if min(volume.grid.shape) < 4 or min(fixed.grid.shape) < 4:
+            warnings.append(f"{name} was not registered: it or {spec.reference} has fewer than 4 slices")
+            moved[name] = volume
+            continue
+        result = register_rigid(volume, fixed, seed)
+        if result.warning:
+            warnings.append(f"{name}: {result.warning}")
+        moved[name] = Volume(volume.data, volume.grid.moved(result.transform))
+    images = tuple(replace(image, volume=moved[image.name]) for image in inputs.images)
+    raw = tuple(_moved_raw(item, moved[item.name]) for item in inputs.raw)
+    return Inputs(images, raw, inputs.reference, tuple(warnings))
+
+
+def _moved_raw(item: RawData, first: Volume) -> RawData:
+    truth = None if item.truth is None else Volume(item.truth.data, first.grid)
+    return replace(item, first=first, truth=truth)

@@ -1,0 +1,162 @@
+"""The main job, top to bottom: a study becomes measurements, a sampler fills the stack, volumes return to the scanner.
+
+    study → inputs → one world → the prior's grid → measurements → samples → the reference grid → files
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from . import __version__
+from .diffusion.prior import NetworkPrior, file_sha256
+from .evaluation.metrics import compare
+from .frame import expected_shape, lay_frame, measure
+from .geometry import Volume, read_volume
+from .inputs import aligned, read_inputs
+from .output import Result, write_results
+from .output.write import check_folder
+from .restore import Restoring, given_on_reference
+from .samplers import build_sampler
+from .samplers.base import Problem
+from .samplers.noise import VolumeNoise
+from .study import SamplerSettings, StudySpec, load_study, resolve_sampler
+
+Progress = Callable[[str, int, int], None]
+SLICE_CORRELATION = 0.0
+DEFAULT_BATCH = {"cpu": 16, "cuda": 128}
+
+
+@dataclass
+class Run:
+    """How a study is run, as opposed to what it asks: progress, cancelling, the slices that a device holds at once.
+
+    ``progress(stage, done, total)``; while sampling, done and total count network passes over the whole job.
+    ``truth``: a folder with true images of outputs (named as the stack's patterns say), for scores and the picture.
+    """
+
+    progress: Progress | None = None
+    cancelled: Callable[[], bool] | None = None
+    batch_size: int | None = None
+    truth: Path | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Name a stage to the listener and take its time."""
+        self.report(name, 0, 1)
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - started, 2)
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(stage, done, total)
+
+
+def run_study(
+    study: str | Path, prior: NetworkPrior, output_dir: str | Path, overwrite: bool = False, run: Run | None = None
+) -> Result:
+    """Fill one study and write what came out (contracts 1 and 2).
+
+    Raises:
+        Any2allError: the study, a file or the output folder cannot be used; nothing is written then.
+        Cancelled: ``run.cancelled`` said yes; nothing is written then either.
+    """
+    spec = load_study(study, prior.stack)
+    check_folder(output_dir, list(spec.outputs), overwrite)
+    result = fill_study(spec, prior, run)
+    write_results(result, output_dir, prior.stack, overwrite)
+    return result
+
+
+def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> Result:
+    """The same without writing: from a checked study to its volumes on the reference grid."""
+    run = run or Run()
+    settings = resolve_sampler(spec, prior.noise_levels)
+    with run.stage("reading"):
+        inputs = read_inputs(spec, prior.stack)
+    with run.stage("registration"):
+        inputs = aligned(inputs, spec, prior.stack, settings.seed)
+    with run.stage("measurements"):
+        frame = lay_frame(inputs, prior.card)
+        problem = Problem.of(measure(inputs, frame, prior.stack), expected_shape(frame, prior))
+    with run.stage("sampling"):
+        samples = draw(problem, prior, settings, spec, frame.first_slice, run)
+    with run.stage("restoring"):
+        truth = read_truth(run.truth, spec, prior)
+        restoring = Restoring(inputs, frame, prior.card, prior.stack, spec.save_samples, truth)
+        outputs = [restoring.output(name, samples[:, :, prior.stack.index(name)]) for name in spec.outputs]
+        outputs = [compare(output, prior.stack[output.name]) for output in outputs]
+    return Result(
+        subject=spec.subject,
+        reference=inputs.reference,
+        given=given_on_reference(inputs),
+        outputs=outputs,
+        warnings=[*inputs.warnings, *frame.warnings, *_warnings(spec, prior, settings)],
+        provenance=provenance(spec, prior, settings),
+        seconds=run.seconds,
+        reference_file=spec.modalities[spec.reference].file,
+        headline=f"{settings.name}, {settings.steps} steps, {settings.samples} sample{'s' * (settings.samples > 1)}",
+    )
+
+
+def draw(
+    problem: Problem, prior: NetworkPrior, settings: SamplerSettings, spec: StudySpec, first_slice: int, run: Run
+) -> Tensor:
+    """Samples (K, Z, M, H, W) in u of the frame's slices."""
+    sampler = build_sampler(settings, prior.stack, bool(spec.undersampled))
+    noise = VolumeNoise(problem.shape[1:], settings.seed, spec.subject, SLICE_CORRELATION, first_slice)
+    x = sampler.sample(
+        prior,
+        problem,
+        noise,
+        samples=settings.samples,
+        batch_size=run.batch_size or DEFAULT_BATCH.get(prior.device.type, 16),
+        device=prior.device,
+        progress=lambda done, total: run.report("sampling", done, total),
+        cancelled=run.cancelled,
+    )
+    return (x + 1) / 2
+
+
+def read_truth(folder: Path | None, spec: StudySpec, prior: NetworkPrior) -> dict[str, Volume]:
+    """True images of outputs in a folder, matched by name; a modality without one is left out."""
+    if folder is None:
+        return {}
+    files = {prior.stack.match(file.name): file for file in sorted(Path(folder).iterdir())}
+    return {name: read_volume(files[name], f"truth.{name}") for name in spec.outputs if name in files}
+
+
+def provenance(spec: StudySpec, prior: NetworkPrior, settings: SamplerSettings) -> dict[str, Any]:
+    """Where a result comes from: prior, sampler, seed, and the checksums of what was given."""
+    files = {path for modality in spec.modalities.values() for path in modality.paths}
+    return {
+        "software": f"any2all {__version__}",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "prior": {"sha256": prior.card.sha256, "version": prior.card.version, "noise_levels": prior.noise_levels},
+        "sampler": asdict(settings),
+        "seed": settings.seed,
+        "study": spec.document,
+        "inputs_sha256": {file.name: file_sha256(file) for file in sorted(files)},
+    }
+
+
+def _warnings(spec: StudySpec, prior: NetworkPrior, settings: SamplerSettings) -> list[str]:
+    """What a reader of the result has to know beside the grids."""
+    warnings = []
+    trained_on = set(prior.card.training.get("file_sha256", ()))
+    for modality in spec.modalities.values():
+        if any(file_sha256(path) in trained_on for path in modality.paths):
+            warnings.append(f"{modality.name}: the prior was trained on this very image, so the result flatters it")
+    if settings.samples == 1:
+        warnings.append("one sample was drawn: no uncertainty was computed")
+    return warnings
+

@@ -1,0 +1,63 @@
+"""The last step of training: what inference needs beside the weights (calibration, mean image, training inputs)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from ..diffusion.calibration import measure_calibration
+from ..diffusion.prior import PriorCard, file_sha256, load_prior, save_prior
+
+MEAN_IMAGE_SLICES = 512
+
+
+def mean_image(dataset: IterableDataset, slices: int = MEAN_IMAGE_SLICES) -> Tensor:
+    """Mean of training slices over those that have the modality → (M, H, W) in u: the baseline that needs no patient."""
+    total, count = None, None
+    for _, item in zip(range(slices), dataset):
+        present = item["present"].float()
+        image = (item["image"] + 1) / 2 * present[:, None, None]
+        total = image if total is None else total + image
+        count = present if count is None else count + present
+    if total is None:
+        raise ValueError("the dataset gave no slice")
+    return total / count.clamp(min=1)[:, None, None]
+
+
+def mean_image_file(model_file: str | Path) -> Path:
+    """Where the mean training image of a prior lies: beside its weights."""
+    model_file = Path(model_file)
+    return model_file.with_name(f"{model_file.stem}_mean.npy")
+
+
+def finish_prior(
+    model_file: str | Path,
+    validation_slices: Tensor,
+    training_set: IterableDataset | None = None,
+    training_files: Sequence[str | Path] = (),
+    device: torch.device | str = "cpu",
+) -> PriorCard:
+    """Calibrate a freshly trained prior and write its card anew.
+
+    Args:
+        model_file: weights written by `ReleasePrior`.
+        validation_slices: complete slices (B, M, H, W) in the prior range, none of them trained on.
+        training_set: for the mean training image; None keeps the one that is there.
+        training_files: images trained on; their checksums let inference say when its input is one of them.
+    """
+    prior = load_prior(model_file, device)
+    card = prior.card
+    if card.noise_levels == "per_modality":
+        card.calibration = measure_calibration(prior, validation_slices.to(device))
+    if training_files:
+        card.training["file_sha256"] = sorted(file_sha256(Path(file)) for file in training_files)
+    if training_set is not None:
+        np.save(mean_image_file(model_file), mean_image(training_set).numpy().astype(np.float16))
+    save_prior(prior.network, card, model_file)
+    return card
+

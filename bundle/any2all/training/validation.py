@@ -1,0 +1,79 @@
+"""While training goes on: a few fixed tasks on validation slices, as numbers and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from ..diffusion.prior import NetworkPrior, PriorCard
+from ..physics.measurements import Channel, Measurements
+from ..samplers.base import Problem
+from ..samplers.mcs import MCS
+from ..samplers.mds import MDS
+from ..samplers.noise import VolumeNoise
+from .handlers import EMA
+
+
+@dataclass(frozen=True)
+class SynthesisTask:
+    """Fill ``missing`` modalities from all others of complete slices."""
+
+    missing: tuple[str, ...]
+    steps: int = 5
+
+
+def fill(prior: NetworkPrior, slices: Tensor, task: SynthesisTask, seed: int = 0) -> Tensor:
+    """Slices (B, M, H, W) in prior range → one sample of the whole stack; MDS where the prior has shared levels."""
+    hidden = {prior.stack.index(name) for name in task.missing}
+    u = (slices + 1) / 2
+    channels = [Channel.missing() if m in hidden else Channel.available(u[:, m]) for m in range(prior.channels)]
+    problem = Problem.of(Measurements(tuple(channels)), tuple(slices.shape))
+    sampler = MCS(steps=task.steps) if prior.noise_levels == "per_modality" else MDS(steps=50)
+    noise = VolumeNoise(tuple(slices.shape[1:]), seed=seed, subject="validation")
+    return sampler.sample(prior, problem, noise, batch_size=len(slices), device=prior.device)[0]
+
+
+def psnr(estimate: Tensor, truth: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of tensors in the prior range: a peak of u = 1 (data range 1 in u)."""
+    return float(-10 * torch.log10(((estimate - truth) / 2).square().mean()))
+
+
+class ValidationPictures:
+    """At the end of each epoch: PSNR of each task to TensorBoard, and truth over estimate as a picture."""
+
+    def __init__(
+        self,
+        ema: EMA,
+        card: PriorCard,
+        slices: Tensor,
+        tasks: Sequence[Sequence[str]],
+        log_dir: str | Path,
+        device: torch.device | str = "cpu",
+        every: int = 1,
+    ) -> None:
+        self.ema, self.card, self.slices, self.device, self.every = ema, card, slices, device, every
+        self.tasks = [SynthesisTask(tuple(missing)) for missing in tasks]
+        self.writer = SummaryWriter(str(log_dir))
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self)
+
+    def __call__(self, engine: Engine) -> None:
+        prior = NetworkPrior(self.ema.averaged.module, self.card, self.device)
+        for task in self.tasks:
+            filled = fill(prior, self.slices, task)
+            for name in task.missing:
+                m = self.card.stack.index(name)
+                tag = f"{name} from the other {len(self.card.stack) - len(task.missing)}"
+                value = psnr(filled[:, m], self.slices[:, m])
+                self.writer.add_scalar(f"PSNR/{tag}", value, engine.state.epoch)
+                print(f"validation: {tag} {value:.2f} dB", flush=True)
+                rows = torch.cat([torch.cat(list(part[:4, m]), -1) for part in (self.slices, filled)], -2)
+                self.writer.add_image(tag, ((rows + 1) / 2).clamp(0, 1)[None], engine.state.epoch)
+        self.writer.flush()
