@@ -14,6 +14,7 @@ import torch
 from .diffusion.prior import NetworkPrior, PriorCard
 from .errors import Any2allError
 from .geometry import Grid, Volume, head_bounds, prior_grid, resample
+from .geometry.layout import NETWORK_MULTIPLE
 from .inputs import Inputs, RawData
 from .intensity import to_u
 from .physics.grids import Shape, index_map, matching_matrix
@@ -21,7 +22,6 @@ from .physics.measurements import Channel, Measurements
 from .stack import Stack
 
 LEAST_HEAD = 0.002
-NETWORK_MULTIPLE = 8
 SPACING_TOLERANCE = 0.15
 
 
@@ -52,18 +52,11 @@ def lay_frame(inputs: Inputs, card: PriorCard) -> Frame:
     if inputs.raw:
         whole, encoded = _raw_frame(inputs.raw, bounds, card)
     else:
-        whole, encoded = _multiple(prior_grid(anchor, card.spacing_mm, card.matrix, bounds)), None
+        whole, encoded = prior_grid(anchor, card.spacing_mm, card.matrix, bounds), None
     warnings = _grid_warnings(whole, card)
     keep = _slices_with_head(whole, masks)
     grid = whole.scaled((len(keep), *whole.shape[1:]), np.array([keep[0], 0, 0]), np.ones(3))
     return Frame(grid, whole, int(keep[0]), encoded, warnings)
-
-
-def _multiple(grid: Grid) -> Grid:
-    """The grid grown about its centre to what the network divides."""
-    shape = (grid.shape[0], *(-(-n // NETWORK_MULTIPLE) * NETWORK_MULTIPLE for n in grid.shape[1:]))
-    first = -(np.array(shape) - np.array(grid.shape)) / 2
-    return grid.scaled(shape, first, np.ones(3))
 
 
 def _raw_frame(raw: tuple[RawData, ...], bounds: np.ndarray, card: PriorCard) -> tuple[Grid, Shape]:

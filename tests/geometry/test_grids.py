@@ -10,7 +10,6 @@ from any2all.geometry import (
     CANONICAL_CODES,
     Grid,
     Volume,
-    acquisition_prior_grid,
     canonical,
     check_overlap,
     field_of_view_overlap,
@@ -179,28 +178,6 @@ def test_head_bounds_along_another_images_axes():
     assert np.diff(bounds, axis=1)[:, 0] == pytest.approx([80, 70, 71], abs=1e-6)
     with pytest.raises(Any2allError, match="no head"):
         head_bounds(np.zeros((2, 2, 2), bool), Grid((2, 2, 2), np.eye(4)))
-
-
-@pytest.mark.parametrize("size, spacing", [((230, 180), (1.0, 1.0)), ((256, 192), (0.9, 1.1)), ((81, 7), (3.0, 0.5))])
-def test_acquisition_prior_grid_shares_field_of_view_and_fft_centre(size, spacing):
-    acquisition = canonical_grid((5, *size), (4.0, *spacing), (10, 5, -3))
-    grid = acquisition_prior_grid(acquisition, (3.0, 3.0, 3.0))
-    assert all(n % 4 == 0 and n > 0 for n in grid.shape[1:]) and grid.shape[0] == 5
-    fov = np.array(grid.shape) * grid.spacing_mm
-    assert fov == pytest.approx(np.array(acquisition.shape) * acquisition.spacing_mm)
-    middle = [3, grid.shape[1] // 2, grid.shape[2] // 2]
-    assert acquisition.index_of(grid.at(middle)) == pytest.approx([3, size[0] // 2, size[1] // 2])
-
-
-def test_acquisition_prior_grid_agrees_with_the_crop_of_k_space():
-    fourier = pytest.importorskip("any2all.physics.grids")
-    acquisition = canonical_grid((2, 230, 181), (4.0, 1.0, 1.2))
-    grid = acquisition_prior_grid(acquisition, (3.0, 3.0, 3.0))
-    first = acquisition.index_of(grid.at([0, 0, 0]))
-    for axis in (1, 2):
-        scale, offset = fourier.index_map(acquisition.shape[axis], grid.shape[axis])
-        assert first[axis] == pytest.approx(offset, abs=1e-9)
-        assert scale == pytest.approx(acquisition.shape[axis] / grid.shape[axis])
 
 
 def test_overlap_of_shifted_boxes():

@@ -5,7 +5,7 @@ toward Superior, h toward Posterior, w toward the patient's Left.
 """
 
 from .grid import CANONICAL_CODES, Grid, Volume, canonical
-from .layout import acquisition_prior_grid, check_overlap, field_of_view_overlap, head_bounds, overlap, prior_grid
+from .layout import check_overlap, field_of_view_overlap, head_bounds, overlap, prior_grid
 from .reading import read_volume
 from .resampling import resample, to_grid
 
@@ -13,7 +13,6 @@ __all__ = [
     "CANONICAL_CODES",
     "Grid",
     "Volume",
-    "acquisition_prior_grid",
     "canonical",
     "check_overlap",
     "field_of_view_overlap",

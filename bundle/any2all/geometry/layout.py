@@ -10,7 +10,7 @@ from ..errors import Any2allError
 from .grid import Grid, Volume
 from .resampling import resample
 
-NETWORK_MULTIPLE = 4
+NETWORK_MULTIPLE = 8
 OWN_SLICES_FROM = 0.75  # of the prior's slice spacing: thicker slices are kept, thinner ones are put together
 LEAST_OVERLAP = 0.1
 
@@ -48,7 +48,7 @@ def prior_grid(
 ) -> Grid:
     """The grid on which the prior fills a study: the anchor's axes at the prior's resolution.
 
-    In plane: the prior's spacing and at least its matrix, grown to multiples of 4 that cover the head, centred on the
+    In plane: the prior's spacing and at least its matrix, grown to multiples of 8 (what the network divides) that cover the head, centred on the
     head. Along z: the anchor's own slices when they are not much thinner than the prior's, else slices at the prior's
     distance that cover the anchor.
 
@@ -78,25 +78,6 @@ def _centred(
     number = max(least, math.ceil((extent[1] - extent[0]) / spacing - 1e-6))
     number = multiple * math.ceil(number / multiple)
     return [number], [float(extent.mean() - 0.5 * (number - 1) * spacing)], [spacing]
-
-
-def acquisition_prior_grid(acquisition: Grid, spacing_mm: tuple[float, ...]) -> Grid:
-    """The prior's grid for measured k-space: same field of view, so that a crop of k-space leads to it.
-
-    Per in-plane axis n = the multiple of 4 closest to FOV / spacing, spacing FOV / n, and index n // 2 at the same
-    point as index N // 2 of the acquisition (the centre of an FFT); all slices.
-
-    Args:
-        acquisition: canonical grid of the undersampled data.
-        spacing_mm: the prior's (H, W, ...) spacing.
-    """
-    shape, first, step = [acquisition.shape[0]], [0.0], [1.0]
-    for old, voxel, wanted in zip(acquisition.shape[1:], acquisition.spacing_mm[1:], spacing_mm, strict=False):
-        new = NETWORK_MULTIPLE * max(1, round(old * voxel / wanted / NETWORK_MULTIPLE))
-        shape.append(new)
-        step.append(old / new)
-        first.append(old // 2 - (old / new) * (new // 2))
-    return acquisition.scaled((shape[0], shape[1], shape[2]), np.array(first), np.array(step))
 
 
 def overlap(mask_a: np.ndarray, grid_a: Grid, mask_b: np.ndarray, grid_b: Grid) -> float:
