@@ -20,7 +20,7 @@ CALIBRATION_LEVELS = (1, 15, 40, 80, 140, 220, 310, 410, 510, 610, 710, 800, 880
 
 @dataclass(frozen=True)
 class Calibration:
-    """``table[companions][modality][i]`` is r² (x range) at ``levels[i]``; companions are sorted names joined by "+"."""
+    """``table[companions][modality][i]`` is r² (x range) at ``levels[i]``; companions: sorted names joined by "+"."""
 
     levels: tuple[int, ...]
     table: dict[str, dict[str, tuple[float, ...]]]

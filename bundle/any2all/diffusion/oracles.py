@@ -63,7 +63,7 @@ class Posterior:
 
 @dataclass(frozen=True)
 class _Noised:
-    """What one tuple of levels makes of the components: ``mean`` S μ (J, N), ``gain`` C S V⁻¹ and ``factor`` (J, N, N)."""
+    """What one tuple of levels makes of the components: S μ (J, N); C S V⁻¹ and V's Cholesky factor (J, N, N)."""
 
     mean: Tensor
     gain: Tensor
@@ -125,9 +125,9 @@ class MixturePrior:
     def posterior(self, measurements: Measurements) -> Posterior:
         """The exact p(x | y) of every slice; operators must be the same for all slices.
 
-        First the available images, then the k-space: with precision Λ = A^H A / v and P, m the covariance and mean that
-        the images leave, Q = (P⁻¹ + Λ)⁻¹ and x | y, j ~ N(m + Q A^H (y - A m) / v, Q). Each step also weighs component j
-        by the likelihood that it gives to what was measured.
+        First the available images, then the k-space: with P, m the covariance and mean that the images leave,
+        Q = (P⁻¹ + A^H A / v)⁻¹ and x | y, j ~ N(m + Q A^H (y - A m) / v, Q). Each step also weighs component j by the
+        likelihood that it gives to what was measured.
         """
         measurements = measurements.in_prior_range()
         slices = measurements.slices or 1

@@ -154,8 +154,8 @@ def has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     # torch has no public query for this; without it bf16 on a CPU is emulated and slow, so "no" is the safe answer
-    native = (getattr(torch.cpu, name, lambda: False) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return device.type == "cpu" and any(query() for query in native)
+    queries = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in queries)
 
 
 def build_network(stack: Stack, settings: dict[str, Any]) -> LevelConditionedUNet:
@@ -167,9 +167,12 @@ def file_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def load_prior(model_file: str | Path, device: torch.device | str = "cpu", autocast: bool | None = None) -> NetworkPrior:
-    """Load ``<name>.pt`` (plain half-precision state dict) with its ``<name>.json`` beside it (``prior.json`` for ``model.pt``).
+def load_prior(
+    model_file: str | Path, device: torch.device | str = "cpu", autocast: bool | None = None
+) -> NetworkPrior:
+    """Load ``<name>.pt`` (plain half-precision state dict) with the ``<name>.json`` beside it.
 
+    The card of ``model.pt`` is ``prior.json``.
     Raises Any2allError when a file is missing, does not fit its card, or its checksum differs.
     """
     model_file = Path(model_file)
@@ -200,8 +203,8 @@ def save_prior(network: torch.nn.Module, card: PriorCard, model_file: str | Path
     """Write the state dict in half precision and the card beside it, checksum included."""
     model_file = Path(model_file)
     model_file.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: v.detach().cpu().half() if v.is_floating_point() else v.cpu() for name, v in network.state_dict().items()}
-    torch.save(state, model_file)
+    weights = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    torch.save({name: w.half() if w.is_floating_point() else w for name, w in weights.items()}, model_file)
     card.sha256 = file_sha256(model_file)
     card_file = model_file.with_name("prior.json" if model_file.stem == "model" else f"{model_file.stem}.json")
     card_file.write_text(json.dumps(card.to_json(), indent=1) + "\n")

@@ -7,7 +7,7 @@ at another, so the batch size changes nothing.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -56,7 +56,7 @@ class Problem:
 class Rows:
     """One batch at one step: the measurements of its slices, and how to draw its noise.
 
-    ``past`` is the batch's own notebook, empty at the first step: a multistep solver keeps its estimates (k, x_0') there.
+    ``past`` is the batch's own notebook, empty at first: a multistep solver keeps its last estimates (k, x_0') there.
     """
 
     slices: Tensor
@@ -104,16 +104,13 @@ class Sampler(ABC):
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
-        slices: Sequence[int] | None = None,
     ) -> Tensor:
         """Draw ``samples`` volumes → (samples, Z, M, H, W) in the prior range.
 
-        ``slices`` names the slices of the volume that are wanted (default: all Z); each comes out as in the whole volume.
         ``progress(done, total)`` counts network passes and never runs backwards. ``cancelled()`` is asked before every
         batch of a step; Cancelled is raised when it says yes.
         """
-        wanted = list(range(problem.shape[0]) if slices is None else slices)
-        every_row = [(z, sample) for sample in range(samples) for z in wanted]
+        every_row = [(z, sample) for sample in range(samples) for z in range(problem.shape[0])]
         batches = [slice(i, i + batch_size) for i in range(0, len(every_row), batch_size)]
         pasts: list[Estimates] = [[] for _ in batches]
         problem, pairs, cost = problem.to(device), self.pairs(prior.schedule), self.cost_per_step(problem)
@@ -132,7 +129,7 @@ class Sampler(ABC):
                 done += len(rows.slices) * cost
                 if progress is not None:
                     progress(done, total)
-        return x.reshape(samples, len(wanted), *problem.shape[1:])
+        return x.reshape(samples, *problem.shape)
 
 
 def _rows(

@@ -32,8 +32,8 @@ from .base import Estimates, Pair, Problem, Rows, Sampler
 from .consistency import CG_ITERATIONS, calibrated_step, moment_step
 from .updates import beta_tilde, ddim_update, dpm_solver_update, half_log_snr, noise_estimate
 
-# Above this noise-to-signal ratio C is the whole prior's covariance, which two iterations cannot invert: on analytic priors
-# the exact solve with r_k² I leaves a third less bias there (0.17 against 0.25), and costs a network no shaky J.
+# Above this noise-to-signal ratio C is the whole prior's covariance, too much for two iterations. On analytic priors
+# the exact solve with r_k² I leaves a third less bias there (0.17 against 0.25), and it needs no J of a network.
 MOMENT_MAX_SIGMA2 = 10.0
 
 

@@ -33,7 +33,7 @@ from .updates import ancestral_update
 
 @dataclass
 class MPS(Sampler):
-    """See the module. ``weights`` by channel index; default: 1 for raw data, 1 / (number of given images) for an image."""
+    """See the module. ``weights`` by channel index; default: 1 for raw data, 1 / (given images) for an image."""
 
     steps: int = 1000
     zeta: float = 1.0

@@ -26,7 +26,7 @@ def noise_estimate(x: Tensor, x0: Tensor, abar: float) -> Tensor:
 
 
 def beta_tilde(abar: float, abar_next: float, convention: EtaConvention) -> float:
-    """``dds``: sqrt(1 - abar_{k'}); ``ddim``: sqrt((1-abar_{k'})/(1-abar_k)) sqrt(1 - abar_k/abar_{k'}) (DDIM eq. 16)."""
+    """``dds``: sqrt(1 - abar_{k'}); ``ddim``: sqrt((1-abar_{k'})/(1-abar_k) (1 - abar_k/abar_{k'})) (DDIM eq. 16)."""
     if convention == "dds":
         return math.sqrt(1 - abar_next)
     return math.sqrt((1 - abar_next) / (1 - abar)) * math.sqrt(1 - abar / abar_next)
