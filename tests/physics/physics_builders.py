@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-
 from any2all.physics.measurements import Channel
 from any2all.physics.operators import MulticoilFourier
+from torch import Tensor
 
 
 def random_maps(slices: int, coils: int, height: int, width: int, seed: int = 0) -> Tensor:

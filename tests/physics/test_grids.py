@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from any2all.kspace.simulate import birdcage_maps
 from any2all.physics.fourier import fft2c, ifft2c
 from any2all.physics.grids import (

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from physics_builders import kspace_channel, line_mask, random_maps
-
 from any2all.physics.measurements import MIN_NOISE_STD, Channel, Measurements
 from any2all.physics.operators import MulticoilFourier
+from physics_builders import kspace_channel, line_mask, random_maps
 
 
 def measurements(noise_std: float = 0.05) -> tuple[Measurements, torch.Tensor]:

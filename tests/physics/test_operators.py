@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import sigpy.mri
 import torch
-from physics_builders import line_mask, random_maps, scattered_mask
-
 from any2all.physics.fourier import fft2c, ifft2c
 from any2all.physics.grids import Interpolate, centre_resize
 from any2all.physics.operators import Identity, Missing, MulticoilFourier
+from physics_builders import line_mask, random_maps, scattered_mask
 
 OPERATORS = {
     "identity": (Identity(), (10, 9)),

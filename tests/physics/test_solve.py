@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from physics_builders import dense, kspace_channel, line_mask, random_maps, scattered_mask
-
 from any2all.kspace.simulate import birdcage_maps
 from any2all.physics.measurements import Channel
 from any2all.physics.operators import Identity, Missing, MulticoilFourier
 from any2all.physics.solve import DataConsistency, RowEigenbasis, conjugate_gradient, final_solve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from physics_builders import dense, kspace_channel, line_mask, random_maps, scattered_mask
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:

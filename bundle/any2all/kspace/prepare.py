@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from any2all.kspace.acquisition import Acquisition
-from any2all.kspace.coil_maps import espirit_maps, estimate_noise_std, fold_phase, normalised
+from any2all.kspace.coil_maps import espirit_maps, estimate_noise_std, fold_phase, normalised, refine_phase
 from any2all.kspace.formats import RawKspace
 
 
 def prepare(raw: RawKspace, noise_std: float | None = None) -> Acquisition:
     """Estimate what the file does not say.
 
-    Coil maps come from ESPIRiT where none are given; the phase of the image is estimated from the calibration block
-    and folded into the maps (METHOD §5); the noise is estimated from the outer samples where it is not given.
+    Coil maps come from ESPIRiT where none are given; the phase of the image is estimated and folded into the
+    maps (METHOD §5); the noise is estimated from the outer samples where it is not given.
 
     Raises:
         Any2allError: if the calibration block is too small for what has to be estimated.
@@ -21,8 +21,9 @@ def prepare(raw: RawKspace, noise_std: float | None = None) -> Acquisition:
     if maps is None:
         maps = espirit_maps(raw.kspace, raw.mask)
         notes.append("coil maps estimated by ESPIRiT from the calibration block")
-    maps = fold_phase(raw.kspace, raw.mask, normalised(maps))
-    notes.append("phase estimated from the calibration block")
+    maps = normalised(maps)
+    maps = fold_phase(maps, refine_phase(raw.kspace, raw.mask, maps))
+    notes.append("phase estimated from a complex L1-wavelet reconstruction and folded into the coil maps")
     std = raw.noise_std if noise_std is None else noise_std
     if std is None:
         std = estimate_noise_std(raw.kspace, raw.mask)

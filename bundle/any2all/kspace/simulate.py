@@ -9,7 +9,7 @@ import sigpy.mri
 
 from any2all.errors import Any2allError
 from any2all.kspace.acquisition import Acquisition
-from any2all.kspace.coil_maps import MIN_CALIBRATION, fold_phase
+from any2all.kspace.coil_maps import MIN_CALIBRATION, estimate_phase, fold_phase
 from any2all.kspace.fourier import fft2c
 
 MaskKind = Literal["equispaced", "random"]
@@ -103,7 +103,8 @@ def simulate_kspace(
         kspace[z] = sampled * (fft2c(maps[0] * image) + noise)
     if phase == "smooth":
         notes = ["simulated with known coil maps; the phase was estimated from the calibration lines"]
-        return Acquisition(kspace, sampled, fold_phase(kspace, sampled, maps), noise_std, notes=notes)
+        maps = fold_phase(maps, estimate_phase(kspace, sampled, maps))
+        return Acquisition(kspace, sampled, maps, noise_std, notes=notes)
     notes = ["simulated (an inverse crime: coil maps are known exactly, and the image has no phase)"]
     return Acquisition(kspace, sampled, maps, noise_std, notes=notes)
 
