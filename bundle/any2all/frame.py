@@ -15,11 +15,11 @@ from .diffusion.prior import NetworkPrior, PriorCard
 from .errors import Any2allError
 from .geometry import Grid, Volume, head_bounds, prior_grid, resample
 from .geometry.layout import NETWORK_MULTIPLE
-from .inputs import Inputs, RawData
+from .inputs import GivenImage, Inputs, RawData
 from .intensity import to_u
 from .physics.grids import Shape, index_map, matching_matrix
 from .physics.measurements import Channel, Measurements
-from .stack import Stack
+from .stack import Modality, Stack
 
 LEAST_HEAD = 0.002
 SPACING_TOLERANCE = 0.15
@@ -45,18 +45,29 @@ class Frame:
 
 def lay_frame(inputs: Inputs, card: PriorCard) -> Frame:
     """Choose the grid. Raises Any2allError for raw data on different grids, which this version cannot combine."""
-    masks = [(i.mask, i.volume.grid) for i in inputs.images] + [(r.mask, r.grid) for r in inputs.raw]
-    anchor = inputs.raw[0].grid if inputs.raw else inputs.images[0].volume.grid
-    bounds = np.stack([head_bounds(mask, grid, anchor) for mask, grid in masks])
-    bounds = np.stack([np.median(bounds[:, :, 0], axis=0), np.median(bounds[:, :, 1], axis=0)], axis=1)
+    anchor, bounds = head_extent(inputs)
     if inputs.raw:
         whole, encoded = _raw_frame(inputs.raw, bounds, card)
     else:
         whole, encoded = prior_grid(anchor, card.spacing_mm, card.matrix, bounds), None
     warnings = _grid_warnings(whole, card)
-    keep = _slices_with_head(whole, masks)
+    keep = _slices_with_head(whole, _masks(inputs))
     grid = whole.scaled((len(keep), *whole.shape[1:]), np.array([keep[0], 0, 0]), np.ones(3))
     return Frame(grid, whole, int(keep[0]), encoded, warnings)
+
+
+def head_extent(inputs: Inputs) -> tuple[Grid, np.ndarray]:
+    """The canonical grid that fixes the axes, and the head's (3, 2) extent along them in mm (see `head_bounds`).
+
+    The median over what is given: one mask that leaks into noise does not widen it.
+    """
+    anchor = inputs.raw[0].grid if inputs.raw else inputs.images[0].volume.grid
+    bounds = np.stack([head_bounds(mask, grid, anchor) for mask, grid in _masks(inputs)])
+    return anchor, np.median(bounds, axis=0)
+
+
+def _masks(inputs: Inputs) -> list[tuple[np.ndarray, Grid]]:
+    return [(i.mask, i.volume.grid) for i in inputs.images] + [(r.mask, r.grid) for r in inputs.raw]
 
 
 def _raw_frame(raw: tuple[RawData, ...], bounds: np.ndarray, card: PriorCard) -> tuple[Grid, Shape]:
@@ -105,13 +116,14 @@ def _grid_warnings(grid: Grid, card: PriorCard) -> tuple[str, ...]:
         )
     ratio = np.array(grid.spacing_mm[1:]) / np.array(card.spacing_mm[:2])
     if np.abs(ratio - 1).max() > SPACING_TOLERANCE:
-        warnings.append(f"sampled at {grid.spacing_mm[1]:.2f}×{grid.spacing_mm[2]:.2f} mm, not the prior's {card.spacing_mm[:2]}")
+        h, w = grid.spacing_mm[1:]
+        warnings.append(f"sampled at {h:.2f}×{w:.2f} mm, not the prior's {card.spacing_mm[:2]}")
     return tuple(warnings)
 
 
 def measure(inputs: Inputs, frame: Frame, stack: Stack) -> Measurements:
-    """The inputs in u on the frame's grid: images resampled and clipped to [0, 1], k-space cropped to the grid's band."""
-    channels = {image.name: _available(image.volume, image.scale, frame, stack, image.name) for image in inputs.images}
+    """The inputs in u on the frame's grid: images resampled and clipped to [0, 1], k-space cropped to its band."""
+    channels = {image.name: _available(image, frame, stack[image.name]) for image in inputs.images}
     for item in inputs.raw:
         image_shape = (frame.grid.shape[1], frame.grid.shape[2])
         channel = item.acquisition.scaled(item.scale).channel(frame.encoded, image_shape)
@@ -119,15 +131,16 @@ def measure(inputs: Inputs, frame: Frame, stack: Stack) -> Measurements:
     return Measurements(tuple(channels.get(name, Channel.missing()) for name in stack.names))
 
 
-def _available(volume: Volume, scale: float, frame: Frame, stack: Stack, name: str) -> Channel:
-    u = to_u(volume.data, stack[name].normalisation, scale)
-    on_grid = resample(Volume(u, volume.grid), frame.grid).data
+def _available(image: GivenImage, frame: Frame, modality: Modality) -> Channel:
+    u = to_u(image.volume.data, modality.normalisation, image.scale)
+    on_grid = resample(Volume(u, image.volume.grid), frame.grid).data
     return Channel.available(torch.from_numpy(np.ascontiguousarray(on_grid)).clamp(0, 1))
 
 
 def effective_resolution_mm(frame: Frame, raw: RawData | None) -> tuple[float, float, float]:
-    """(h, w, slice) voxel size that an output can resolve: the acquisition's where data was measured, else the frame's."""
-    return frame.grid.spacing_mm[1:] + frame.grid.spacing_mm[:1] if raw is None else raw.grid.spacing_mm[1:] + raw.grid.spacing_mm[:1]
+    """(h, w, slice) voxel size that an output can resolve: the acquisition's where data was measured, else ours."""
+    slice_mm, h, w = frame.grid.spacing_mm if raw is None else raw.grid.spacing_mm
+    return (h, w, slice_mm)
 
 
 def expected_shape(frame: Frame, prior: NetworkPrior) -> tuple[int, int, int, int]:

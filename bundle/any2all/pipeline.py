@@ -17,11 +17,12 @@ from torch import Tensor
 
 from . import __version__
 from .diffusion.prior import NetworkPrior, file_sha256
+from .evaluation.baselines import baselines_of, load_mean_image
 from .evaluation.metrics import compare
 from .frame import expected_shape, lay_frame, measure
 from .geometry import Volume, read_volume
-from .inputs import aligned, read_inputs
-from .output import Result, write_results
+from .inputs import Inputs, aligned, read_inputs
+from .output import ModalityResult, Result, write_results
 from .output.write import check_folder
 from .restore import Restoring, given_on_reference
 from .samplers import build_sampler
@@ -40,12 +41,14 @@ class Run:
 
     ``progress(stage, done, total)``; while sampling, done and total count network passes over the whole job.
     ``truth``: a folder with true images of outputs (named as the stack's patterns say), for scores and the picture.
+    ``mean_image``: the prior's mean training image, which a synthetic image of known truth is compared with.
     """
 
     progress: Progress | None = None
     cancelled: Callable[[], bool] | None = None
     batch_size: int | None = None
     truth: Path | None = None
+    mean_image: Path | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -94,7 +97,8 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
         truth = read_truth(run.truth, spec, prior)
         restoring = Restoring(inputs, frame, prior.card, prior.stack, spec.save_samples, truth)
         outputs = [restoring.output(name, samples[:, :, prior.stack.index(name)]) for name in spec.outputs]
-        outputs = [compare(output, prior.stack[output.name]) for output in outputs]
+    with run.stage("scores"):
+        outputs = [scored(output, inputs, prior, run) for output in outputs]
     return Result(
         subject=spec.subject,
         reference=inputs.reference,
@@ -133,6 +137,15 @@ def read_truth(folder: Path | None, spec: StudySpec, prior: NetworkPrior) -> dic
         return {}
     files = {prior.stack.match(file.name): file for file in sorted(Path(folder).iterdir())}
     return {name: read_volume(files[name], f"truth.{name}") for name in spec.outputs if name in files}
+
+
+def scored(output: ModalityResult, inputs: Inputs, prior: NetworkPrior, run: Run) -> ModalityResult:
+    """The output beside its baselines, where its truth is known."""
+    if output.truth is None:
+        return output
+    mean_image = load_mean_image(run.mean_image, prior.card) if run.mean_image else None
+    baselines = baselines_of(output.name, inputs, prior.card, prior.stack, mean_image)
+    return compare(output, prior.stack[output.name], baselines)
 
 
 def provenance(spec: StudySpec, prior: NetworkPrior, settings: SamplerSettings) -> dict[str, Any]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from skimage.metrics import structural_similarity
 
-from ..geometry import canonical
+from ..geometry import Volume, canonical
 from ..intensity import head_mask, scale_of, to_u
 from ..output import ModalityResult
 from ..stack import Modality
 
 DATA_RANGE_U = 1.0
+SSIM_SIGMA = 1.5
 
 
-def psnr(estimate: np.ndarray, truth: np.ndarray, data_range: float = DATA_RANGE_U, mask: np.ndarray | None = None) -> float:
+def psnr(
+    estimate: np.ndarray, truth: np.ndarray, data_range: float = DATA_RANGE_U, mask: np.ndarray | None = None
+) -> float:
     """Peak signal-to-noise ratio in dB, 10 log10(data_range² / MSE), over all voxels or those of a mask."""
     squared = (np.asarray(estimate, np.float64) - np.asarray(truth, np.float64)) ** 2
     error = float(squared.mean() if mask is None else squared[mask].mean())
@@ -23,39 +28,49 @@ def psnr(estimate: np.ndarray, truth: np.ndarray, data_range: float = DATA_RANGE
 
 
 def ssim(estimate: np.ndarray, truth: np.ndarray, data_range: float = DATA_RANGE_U) -> float:
-    """Structural similarity of slices (Z, H, W), mean over slices: Gaussian window of 1.5 voxels (Wang et al., 2004)."""
+    """Structural similarity (Wang et al., 2004), Gaussian window of 1.5 voxels: mean over slices (Z, H, W)."""
     values = [
-        structural_similarity(t, e, data_range=data_range, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
-        for e, t in zip(np.asarray(estimate, np.float64), np.asarray(truth, np.float64))
+        structural_similarity(
+            t, e, data_range=data_range, gaussian_weights=True, sigma=SSIM_SIGMA, use_sample_covariance=False
+        )
+        for e, t in zip(np.asarray(estimate, np.float64), np.asarray(truth, np.float64), strict=True)
     ]
     return float(np.mean(values))
 
 
-def compare(output: ModalityResult, modality: Modality) -> ModalityResult:
-    """The output with its metrics against its truth, where one is known: in u, clipped to [0, 1] as the prior sees it.
+def compare(
+    output: ModalityResult, modality: Modality, baselines: Mapping[str, Volume] | None = None
+) -> ModalityResult:
+    """The output with metrics against its truth, where one is known; in u, clipped to [0, 1] as the prior sees it.
 
-    A synthetic MR has no units of its own, so it is brought to the truth's scale by its own head's percentile.
+    Keys: ``psnr``, ``ssim`` over the whole grid, ``psnr_head`` inside the truth's head, ``psnr_<baseline>`` and
+    ``ssim_<baseline>`` of each rival, ``data_range`` and ``grid``. Truth and what was measured share the truth's scale;
+    a synthetic image is taken in u as it came.
+
+    Args:
+        output: on the reference grid, in units.
+        modality: its entry in the stack.
+        baselines: rivals by name, on the same grid and in the same units.
     """
     if output.truth is None:
         return output
-    truth, estimate = canonical(output.truth).data, canonical(output.mean).data
+    truth = canonical(output.truth).data
     inside = head_mask(truth)
-    truth_u = _to_u(truth, inside, modality)
-    own = inside if output.role == "synthetic" else None
-    estimate_u = _to_u(estimate, own, modality) if own is not None else to_u(estimate, modality.normalisation, _scale(truth, inside, modality))
-    scores = {
-        "psnr_db": round(psnr(estimate_u.clip(0, 1), truth_u.clip(0, 1)), 3),
-        "psnr_head_db": round(psnr(estimate_u.clip(0, 1), truth_u.clip(0, 1), mask=inside), 3),
-        "ssim": round(ssim(estimate_u.clip(0, 1), truth_u.clip(0, 1)), 4),
-        "data_range": "u in [0, 1]",
-        "grid": "reference",
-    }
-    return replace(output, metrics=scores)
+    if not inside.any():
+        return output
+    scale = scale_of(truth, inside, modality.normalisation)
+    truth_u = _in_u(truth, modality, scale)
+    own_scale = scale if output.role == "reconstructed" else None
+    scores: dict[str, Any] = {}
+    for name, volume in {"": output.mean, **(baselines or {})}.items():
+        suffix = f"_{name}" if name else ""
+        estimate_u = _in_u(canonical(volume).data, modality, own_scale)
+        scores[f"psnr{suffix}"] = round(psnr(estimate_u, truth_u), 3)
+        scores[f"ssim{suffix}"] = round(ssim(estimate_u, truth_u), 4)
+        if not name:
+            scores["psnr_head"] = round(psnr(estimate_u, truth_u, mask=inside), 3)
+    return replace(output, metrics={**scores, "data_range": "u in [0, 1]", "grid": "reference"})
 
 
-def _scale(data: np.ndarray, mask: np.ndarray, modality: Modality) -> float:
-    return scale_of(data, mask, modality.normalisation)
-
-
-def _to_u(data: np.ndarray, mask: np.ndarray, modality: Modality) -> np.ndarray:
-    return to_u(data, modality.normalisation, _scale(data, mask, modality))
+def _in_u(data: np.ndarray, modality: Modality, scale: float | None) -> np.ndarray:
+    return to_u(data, modality.normalisation, scale).clip(0, 1)

@@ -209,7 +209,7 @@ def _draw_row(
 
 
 def _facts(output: ModalityResult) -> list[str]:
-    """Short lines about one output: units, resolution, PSNR and SSIM, and ``psnr_<baseline>`` to compare with."""
+    """Short lines about one output: units, resolution, PSNR (head: inside it) and SSIM, then ``psnr_<baseline>``."""
     facts = [f"in {output.units}"]
     resolution = output.effective_resolution_mm
     if resolution is not None:
@@ -217,10 +217,10 @@ def _facts(output: ModalityResult) -> list[str]:
         facts.append("resolves " + " × ".join(f"{v:.3g}" for v in sizes) + " mm")
     metrics = plain(output.metrics or {})
     numbers = {k: v for k, v in metrics.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-    named = {"psnr": "PSNR {:.1f} dB", "ssim": "SSIM {:.3f}"}
+    named = {"psnr": "PSNR {:.1f} dB", "psnr_head": "in the head {:.1f} dB", "ssim": "SSIM {:.3f}"}
     facts += [words.format(numbers[k]) for k, words in named.items() if k in numbers]
-    rivals = {k.removeprefix("psnr_").replace("_", " "): v for k, v in numbers.items() if k.startswith("psnr_")}
-    return facts + [f"{name} {value:.1f} dB" for name, value in rivals.items()]
+    rivals = [k for k in numbers if k.startswith("psnr_") and k not in named]
+    return facts + [f"{k.removeprefix('psnr_').replace('_', ' ')} {numbers[k]:.1f} dB" for k in rivals]
 
 
 def _describe(page: _Page, top: float, role: str, name: str, facts: list[str], caption: str) -> None:
