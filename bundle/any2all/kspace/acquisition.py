@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from any2all.physics.grids import Shape, centre_resize, cropped_noise_std, fourier_crop, resize_coil_maps
-from any2all.physics.measurements import Channel
-from any2all.physics.operators import MulticoilFourier
+from ..physics.grids import Shape, centre_resize, cropped_noise_std, fourier_crop, resize_coil_maps
+from ..physics.measurements import Channel
+from ..physics.operators import MulticoilFourier
 
 
 @dataclass(frozen=True)

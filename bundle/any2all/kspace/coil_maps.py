@@ -6,8 +6,8 @@ import numpy as np
 import sigpy.mri.app
 from scipy.ndimage import gaussian_filter
 
-from any2all.errors import Any2allError
-from any2all.kspace.fourier import ifft2c
+from ..errors import Any2allError
+from .fourier import ifft2c
 
 MIN_CALIBRATION = 8
 _ESPIRIT_KERNEL = 6

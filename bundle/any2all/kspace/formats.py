@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from any2all.errors import Any2allError
+from ..errors import Any2allError
 
 READABLE = (".npy", ".npz", ".h5", ".hdf5")
 _KEYS = ("kspace", "mask", "coil_maps", "noise_std", "voxel_size_mm")

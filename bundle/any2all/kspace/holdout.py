@@ -6,10 +6,10 @@ import dataclasses
 
 import numpy as np
 
-from any2all.errors import Any2allError
-from any2all.kspace.coil_maps import block_mask, calibration_block
-from any2all.kspace.formats import RawKspace
-from any2all.kspace.fourier import fft2c
+from ..errors import Any2allError
+from .coil_maps import block_mask, calibration_block
+from .formats import RawKspace
+from .fourier import fft2c
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from any2all.kspace.acquisition import Acquisition
-from any2all.kspace.coil_maps import espirit_maps, estimate_noise_std, fold_phase, normalised, refine_phase
-from any2all.kspace.formats import RawKspace
+from .acquisition import Acquisition
+from .coil_maps import espirit_maps, estimate_noise_std, fold_phase, normalised, refine_phase
+from .formats import RawKspace
 
 
 def prepare(raw: RawKspace, noise_std: float | None = None) -> Acquisition:

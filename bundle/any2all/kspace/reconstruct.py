@@ -10,10 +10,10 @@ import numpy as np
 import sigpy.mri.app
 import torch
 
-from any2all.kspace.acquisition import Acquisition
-from any2all.kspace.coil_maps import MIN_CALIBRATION, block_mask, calibration_block
-from any2all.kspace.fourier import ifft2c
-from any2all.physics.solve import DataConsistency
+from ..physics.solve import DataConsistency
+from .acquisition import Acquisition
+from .coil_maps import MIN_CALIBRATION, block_mask, calibration_block
+from .fourier import ifft2c
 
 # A fraction of the largest intensity; best or within 0.5 dB of it on simulated and on measured heads.
 WAVELET_LAMDA = 0.003

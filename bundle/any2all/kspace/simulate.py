@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 import sigpy.mri
 
-from any2all.errors import Any2allError
-from any2all.kspace.acquisition import Acquisition
-from any2all.kspace.coil_maps import MIN_CALIBRATION, estimate_phase, fold_phase
-from any2all.kspace.fourier import fft2c
+from ..errors import Any2allError
+from .acquisition import Acquisition
+from .coil_maps import MIN_CALIBRATION, estimate_phase, fold_phase
+from .fourier import fft2c
 
 MaskKind = Literal["equispaced", "random"]
 PhaseKind = Literal["none", "smooth"]

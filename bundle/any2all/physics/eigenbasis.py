@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from any2all.physics.grids import centre_resize
-from any2all.physics.operators import MulticoilFourier
+from .grids import centre_resize
+from .operators import MulticoilFourier
 
 _CHUNK_BYTES = 64 * 2**20
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from any2all.physics.operators import Identity, Missing, Operator
+from .operators import Identity, Missing, Operator
 
 Status = Literal["available", "missing", "undersampled"]
 

@@ -11,8 +11,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from any2all.physics.fourier import fft2c, ifft2c
-from any2all.physics.grids import centre_resize
+from .fourier import fft2c, ifft2c
+from .grids import centre_resize
 
 
 class Operator(ABC):

@@ -7,10 +7,10 @@ from collections import OrderedDict
 import torch
 from torch import Tensor
 
-from any2all.physics.cg import conjugate_gradient
-from any2all.physics.eigenbasis import RowEigenbasis
-from any2all.physics.measurements import Channel
-from any2all.physics.operators import Identity, Missing, MulticoilFourier, Operator
+from .cg import conjugate_gradient
+from .eigenbasis import RowEigenbasis
+from .measurements import Channel
+from .operators import Identity, Missing, MulticoilFourier, Operator
 
 __all__ = ["DataConsistency", "RowEigenbasis", "conjugate_gradient", "final_solve"]
 
