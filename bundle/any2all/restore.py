@@ -43,15 +43,18 @@ class Restoring:
         raw = next((r for r in self.inputs.raw if r.name == name), None)
         modality = self.stack[name]
         scale = raw.scale if raw else None
-        volumes = [self._in_units(u, grid, modality, scale) for u, grid in self._on_grids(samples, raw)]
-        mean, std = _moments([v.data for v in volumes])
-        grid = self.inputs.reference.grid
+        kept, moments, grid = [], RunningMoments(), self.inputs.reference.grid
+        for u, sampled_on in self._on_grids(samples, raw):
+            volume = self._in_units(u, sampled_on, modality, scale)
+            moments.add(volume.data)
+            if self.keep_samples:
+                kept.append(volume)
         return ModalityResult(
             name=name,
             role="reconstructed" if raw else "synthetic",
-            mean=Volume(mean, grid),
-            std=None if std is None else Volume(std, grid),
-            samples=tuple(volumes) if self.keep_samples else (),
+            mean=Volume(moments.mean, grid),
+            std=None if moments.std is None else Volume(moments.std, grid),
+            samples=tuple(kept),
             units=modality.units,
             effective_resolution_mm=tuple(round(mm, 3) for mm in effective_resolution_mm(self.frame, raw)),
             truth=self._truth(name, raw, modality),
@@ -106,10 +109,27 @@ def reconstructed(samples: Tensor, raw: RawData, frame: Frame, card: PriorCard) 
     return whole
 
 
-def _moments(samples: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Mean and standard deviation (n - 1) of the samples; no deviation of a single one."""
-    stacked = np.stack(samples)
-    return stacked.mean(axis=0), stacked.std(axis=0, ddof=1) if len(samples) > 1 else None
+class RunningMoments:
+    """Mean and standard deviation (n - 1) of volumes that need not be in memory together (Welford, 1962)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: np.ndarray | None = None
+        self._squares: np.ndarray | None = None
+
+    def add(self, data: np.ndarray) -> None:
+        """Take in one more sample; all have one shape."""
+        if self.mean is None:
+            self.mean, self._squares = np.zeros_like(data, np.float32), np.zeros_like(data, np.float32)
+        self.count += 1
+        difference = data - self.mean
+        self.mean += difference / self.count
+        self._squares += difference * (data - self.mean)
+
+    @property
+    def std(self) -> np.ndarray | None:
+        """None for a single sample: its uncertainty is not known."""
+        return None if self.count < 2 else np.sqrt(self._squares / (self.count - 1))
 
 
 def given_on_reference(inputs: Inputs) -> dict[str, Volume]:

@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset
 
 from ..diffusion.calibration import measure_calibration
 from ..diffusion.prior import PriorCard, file_sha256, load_prior, save_prior
+from .detail import measure_detail
 
 MEAN_IMAGE_SLICES = 512
 
@@ -41,6 +42,7 @@ def finish_prior(
     training_set: IterableDataset | None = None,
     training_files: Sequence[str | Path] = (),
     device: torch.device | str = "cpu",
+    validation_head: str | Path | None = None,
 ) -> PriorCard:
     """Calibrate a freshly trained prior and write its card anew.
 
@@ -48,12 +50,15 @@ def finish_prior(
         model_file: weights written by `ReleasePrior`.
         validation_slices: complete slices (B, M, H, W) in the prior range, none of them trained on.
         training_set: for the mean training image; None keeps the one that is there.
+        validation_head: label map on which r_u² of the final solve is measured (`measure_detail`); None skips it.
         training_files: images trained on; their checksums let inference say when its input is one of them.
     """
     prior = load_prior(model_file, device)
     card = prior.card
     if card.noise_levels == "per_modality":
         card.calibration = measure_calibration(prior, validation_slices.to(device))
+        if validation_head is not None:
+            card.detail_mse = measure_detail(prior, validation_head)
     if training_files:
         card.training["file_sha256"] = sorted(file_sha256(Path(file)) for file in training_files)
     if training_set is not None:
