@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from .diffusion.prior import load_prior
-from .evaluation.console import ProgressBar, markdown_table, run_command
+from .evaluation.text import markdown_table
 from .output import ModalityResult, Result
 from .pipeline import Run, run_study
 from .training.finish import mean_image_file
+from .workflow import StageProgress, front_door
 
 BUNDLE = Path(__file__).parents[1]
 STUDY = BUNDLE / "demo" / "study.json"
@@ -25,16 +24,18 @@ ORIGIN = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demonstration; 0 when it ran, whatever the scores are."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the demonstration. Leaves the process with status 2 when the prior or the output folder cannot be used."""
     options = _parser().parse_args(arguments)
-    prior = load_prior(options.model)
-    started = time.perf_counter()
-    with ProgressBar("demo") as progress:
-        run = Run(progress=progress, truth=TRUTH, mean_image=mean_image_file(options.model))
-        result = run_study(STUDY, prior, options.output, overwrite=True, run=run)
+    started, progress = time.perf_counter(), StageProgress()
+    with front_door():
+        try:
+            prior = load_prior(options.model)
+            run = Run(progress, truth=TRUTH, mean_image=mean_image_file(options.model))
+            result = run_study(STUDY, prior, options.output, overwrite=True, run=run)
+        finally:
+            progress.close()
     print(summary(result, options.output, time.perf_counter() - started))
-    return 0
 
 
 def summary(result: Result, folder: Path, seconds: float) -> str:
@@ -80,5 +81,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING)
-    sys.exit(run_command(main))
+    main()

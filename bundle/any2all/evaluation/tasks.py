@@ -1,0 +1,158 @@
+"""What is compared: tasks (which modalities are given, undersampled, wanted) and methods (a sampler's settings)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import Any2allError
+from ..kspace.acquisition import Acquisition
+from ..kspace.simulate import simulate_kspace
+from ..physics.measurements import Channel, Measurements
+from ..samplers import MCS, MDS, MPS, Sampler
+from ..stack import Stack
+from ..study.presets import MCS_LEAST_STEPS_WITH_RAW_DATA
+
+Applies = Literal["all", "raw", "images"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Fill ``targets`` from the images ``given`` and the undersampled k-space of ``raw``; all else is missing."""
+
+    name: str
+    targets: tuple[str, ...]
+    given: tuple[str, ...] = ()
+    raw: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any], stack: Stack) -> Task:
+        """From a config entry. Raises Any2allError for names that the stack does not hold."""
+        _known_keys(cls, entry, "task_list")
+        parts = {key: tuple(entry.get(key, ())) for key in ("targets", "given", "raw")}
+        for names in parts.values():
+            for name in names:
+                stack.index(name)
+        return cls(entry["name"], **parts)
+
+    def acquire(self, truth: Tensor, stack: Stack, simulation: Mapping[str, Any]) -> dict[str, Acquisition]:
+        """k-space of the raw modalities, simulated on the grid of the truth (Z, M, H, W) in u, unclipped."""
+        seed = simulation.get("seed", 0)
+        return {
+            name: simulate_kspace(
+                truth[:, stack.index(name)].numpy(),
+                simulation.get("coils", 8),
+                simulation.get("acceleration", 4),
+                simulation.get("acs_lines", 0),
+                simulation.get("noise_std", 0.01),
+                seed + stack.index(name),
+            )
+            for name in self.raw
+        }
+
+    def measure(self, truth: Tensor, stack: Stack, acquired: Mapping[str, Acquisition]) -> Measurements:
+        """What a sampler is given: images clipped to [0, 1] as the pipeline clips them, and the k-space."""
+        channels = {name: Channel.available(truth[:, stack.index(name)].clamp(0, 1)) for name in self.given}
+        channels |= {name: acquisition.channel() for name, acquisition in acquired.items()}
+        return Measurements(tuple(channels.get(name, Channel.missing()) for name in stack.names))
+
+
+@dataclass(frozen=True)
+class Method:
+    """A sampler with its settings, and where it is tried.
+
+    Attributes:
+        name: of the row.
+        sampler: mps, mds or mcs.
+        steps, samples, eta, eta_convention, gamma, zeta, weights, faithful, consistency, solver: see `samplers`;
+            None is the sampler's own default.
+        slices: try on so many of the slices only, from the middle of the set; None: on all.
+        tasks: try on the tasks of these names only; None: on all that apply.
+        applies: to all tasks, to those with raw data, or to those with images only.
+    """
+
+    name: str
+    sampler: Literal["mps", "mds", "mcs"]
+    steps: int | None = None
+    samples: int = 1
+    eta: float | None = None
+    eta_convention: Literal["dds", "ddim"] | None = None
+    gamma: float | None = None
+    zeta: float | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    faithful: bool | None = None
+    consistency: Literal["calibrated", "moment"] | None = None
+    solver: Literal["ddim", "dpm"] | None = None
+    slices: int | None = None
+    tasks: tuple[str, ...] | None = None
+    applies: Applies = "all"
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Method:
+        """From a config entry. Raises Any2allError for a key that does not exist or an unknown sampler."""
+        _known_keys(cls, entry, "method_list")
+        if entry.get("sampler") not in _SETTINGS:
+            raise Any2allError(
+                "unknown sampler", key="method_list.sampler", value=entry.get("sampler"), allowed=tuple(_SETTINGS)
+            )
+        tasks = entry.get("tasks")
+        return cls(**{**entry, "tasks": None if tasks is None else tuple(tasks)})
+
+    def applies_to(self, task: Task, noise_levels: str) -> bool:
+        """Whether this method can be tried on a task, and is meant to be."""
+        if self.sampler == "mcs" and noise_levels == "shared":
+            return False
+        if self.sampler == "mcs" and task.raw and (self.steps or 0) < MCS_LEAST_STEPS_WITH_RAW_DATA:
+            return False
+        if self.tasks is not None and task.name not in self.tasks:
+            return False
+        return self.applies == "all" or (self.applies == "raw") == bool(task.raw)
+
+    def build(self, stack: Stack) -> Sampler:
+        """The sampler; what is None stays at its default."""
+        kind, keys = _SETTINGS[self.sampler]
+        chosen = {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+        if self.sampler == "mps":
+            chosen["weights"] = {stack.index(name): weight for name, weight in self.weights.items()}
+        return kind(**chosen)
+
+    def chosen_slices(self, count: int) -> list[int]:
+        """Which of ``count`` slices the method is tried on."""
+        if self.slices is None or self.slices >= count:
+            return list(range(count))
+        return torch.linspace(0, count - 1, self.slices + 2)[1:-1].round().int().tolist()
+
+
+_SETTINGS: dict[str, tuple[type[Sampler], tuple[str, ...]]] = {
+    "mps": (MPS, ("steps", "zeta")),
+    "mds": (MDS, ("steps", "eta", "eta_convention", "gamma", "faithful")),
+    "mcs": (MCS, ("steps", "eta", "consistency", "solver")),
+}
+
+
+def _known_keys(kind: type, entry: Mapping[str, Any], key: str) -> None:
+    allowed = [f.name for f in fields(kind)]
+    for name in entry:
+        if name not in allowed:
+            raise Any2allError("unknown key", key=f"{key}.{entry.get('name', '?')}", value=name, allowed=allowed)
+    if "name" not in entry:
+        raise Any2allError("an entry without a name", key=key, value=dict(entry))
+
+
+def chosen(entries: Sequence[Any], names: str | Sequence[str] | None, key: str) -> list[Any]:
+    """The entries (with a ``name``) that a command line asks for: None is all; "a,b" or a list of names.
+
+    Raises Any2allError for a name that no entry has.
+    """
+    if names is None:
+        return list(entries)
+    wanted = [n.strip() for n in names.split(",")] if isinstance(names, str) else [str(n) for n in names]
+    known = [entry.name for entry in entries]
+    for name in wanted:
+        if name not in known:
+            raise Any2allError("no such entry", key=key, value=name, allowed=known)
+    return [entry for entry in entries if entry.name in wanted]
