@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -22,9 +23,10 @@ from any2all.diffusion.schedule import cosine_schedule
 from any2all.physics.measurements import Channel, Measurements
 from any2all.physics.operators import MulticoilFourier
 from any2all.samplers.base import Problem, Rows
+from any2all.samplers.mcs import _extrapolated
 from any2all.samplers.mds import FAITHFUL_CG_ITERATIONS, MDS
 from any2all.samplers.mps import MPS
-from any2all.samplers.updates import beta_tilde, ddim_update
+from any2all.samplers.updates import beta_tilde, ddim_update, half_log_snr
 
 SCHEDULE = cosine_schedule()
 
@@ -154,6 +156,33 @@ def test_mds_data_consistency(gamma):
     torch.testing.assert_close(faithful[:, 1].flatten(1), x, rtol=1e-8, atol=1e-9)
     torch.testing.assert_close(default[:, 0], 2 * measurements.channels[0].data - 1)
     assert float((faithful - default).abs().max()) > 1e-6
+
+
+@pytest.mark.parametrize("faithful", [False, True])
+def test_mds_step_takes_its_noise_from_before_data_consistency(faithful):
+    """Equation by equation; x0_hat is clamped, and eps_hat follows from it, unless `faithful`."""
+    prior, measurements = flair_task()
+    problem = Problem.of(measurements, (2, *prior.shape))
+    z, x = 2 * prior.draw(2, seed=1), 3 * prior.draw(2, seed=2)
+    rows = dataclasses.replace(rows_of(problem), noise=lambda: z)
+    sampler = MDS(faithful=faithful, eta=0.5)
+    abar, abar_next = SCHEDULE.at(200), SCHEDULE.at(190)
+    x0_hat = prior.x0_hat(x, torch.full((2, 2), 200))
+    assert float(x0_hat.abs().max()) > 1
+    x0_hat = x0_hat if faithful else x0_hat.clamp(-1, 1)
+    eps_hat = (x - abar**0.5 * x0_hat) / (1 - abar) ** 0.5
+    x0 = sampler.data_consistency(x0_hat, rows)
+    spread = 0.5 * math.sqrt(1 - abar_next)
+    expected = abar_next**0.5 * x0 + math.sqrt(1 - abar_next - spread**2) * eps_hat + spread * z
+    torch.testing.assert_close(sampler.step(prior, x, 200, 190, rows), expected)
+
+
+def test_dpm_solver_extrapolates_to_the_middle_of_the_next_step():
+    """2M is exact to second order for unequal steps: where x0' is linear in λ, it takes its value half a step ahead."""
+    last, here, following = (half_log_snr(SCHEDULE.at(k)) for k in (700, 640, 300))
+    estimates = [(700, torch.tensor([1.0 + 2.0 * last])), (640, torch.tensor([1.0 + 2.0 * here]))]
+    assert float(_extrapolated(estimates, 300, SCHEDULE)) == pytest.approx(1.0 + (here + following), rel=1e-6)
+    assert torch.equal(_extrapolated(estimates[1:], 300, SCHEDULE), estimates[1][1]), "the first step is of first order"
 
 
 def test_eta_conventions():
