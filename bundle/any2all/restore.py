@@ -15,9 +15,9 @@ from torch import Tensor
 
 from .diffusion.prior import PriorCard
 from .frame import Frame, effective_resolution_mm
-from .geometry import Grid, Volume, to_grid
+from .geometry import Grid, Volume, canonical, to_grid
 from .inputs import Inputs, RawData
-from .intensity import from_u
+from .intensity import from_u, head_mask, scale_of, to_u
 from .output import ModalityResult
 from .physics.grids import Interpolate
 from .physics.solve import final_solve
@@ -79,11 +79,21 @@ class Restoring:
         return to_grid(volume, self.inputs.reference.grid, order=1, fill=fill)
 
     def _truth(self, name: str, raw: RawData | None, modality: Modality) -> Volume | None:
+        """The true image on the reference grid, in the output's units.
+
+        The scanner's units of an MR image mean nothing to an output that was never acquired: its truth is brought to
+        the same a.u. by its own head, as a given image would be.
+        """
         if name not in self.truth:
             return self._to_reference(raw.truth, 0.0) if raw and raw.truth else None
-        given = self.truth[name]
-        background = float(from_u(np.zeros(1, np.float32), modality.normalisation, 1.0)[0])
-        return self._to_reference(given, background)
+        given, normalisation = self.truth[name], modality.normalisation
+        background = float(from_u(np.zeros(1, np.float32), normalisation, 1.0)[0])
+        truth = self._to_reference(given, background)
+        if raw is not None:
+            return truth
+        image = canonical(given).data
+        scale = scale_of(image, head_mask(image), normalisation)
+        return Volume(from_u(to_u(truth.data, normalisation, scale), normalisation), truth.grid)
 
 
 def reconstructed(samples: Tensor, raw: RawData, frame: Frame, card: PriorCard) -> Tensor:

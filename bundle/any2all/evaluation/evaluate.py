@@ -64,7 +64,9 @@ class Evaluation:
         store = RecordFile(self.output_dir / "results.json" if self.output_dir else None)
         records = [record for task in self.tasks for record in self.baselines(task)]
         plan = [(t, m) for t in self.tasks for m in self.methods if m.applies_to(t, self.prior.noise_levels)]
-        bar = tqdm(total=sum(self.cost(*pair) for pair in plan), unit="pass", file=sys.stderr, mininterval=1.0)
+        # a log file gets a line every ten seconds, a terminal a moving bar
+        wait = 0.5 if sys.stderr.isatty() else 10.0
+        bar = tqdm(total=sum(self.cost(*pair) for pair in plan), unit="pass", file=sys.stderr, mininterval=wait)
         with bar:
             done = 0
             for task, method in plan:

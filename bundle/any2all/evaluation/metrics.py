@@ -44,8 +44,8 @@ def compare(
     """The output with metrics against its truth, where one is known; in u, clipped to [0, 1] as the prior sees it.
 
     Keys: ``psnr``, ``ssim`` over the whole grid, ``psnr_head`` inside the truth's head, ``psnr_<baseline>`` and
-    ``ssim_<baseline>`` of each rival, ``data_range`` and ``grid``. Truth and what was measured share the truth's scale;
-    a synthetic image is taken in u as it came.
+    ``ssim_<baseline>`` of each rival, ``data_range`` and ``grid``. What was measured is taken to u by the truth's
+    scale; a synthetic image and its truth come in the units of an image that was never acquired.
 
     Args:
         output: on the reference grid, in units.
@@ -58,13 +58,12 @@ def compare(
     inside = head_mask(truth)
     if not inside.any():
         return output
-    scale = scale_of(truth, inside, modality.normalisation)
+    scale = scale_of(truth, inside, modality.normalisation) if output.role == "reconstructed" else None
     truth_u = _in_u(truth, modality, scale)
-    own_scale = scale if output.role == "reconstructed" else None
     scores: dict[str, Any] = {}
     for name, volume in {"": output.mean, **(baselines or {})}.items():
         suffix = f"_{name}" if name else ""
-        estimate_u = _in_u(canonical(volume).data, modality, own_scale)
+        estimate_u = _in_u(canonical(volume).data, modality, scale)
         scores[f"psnr{suffix}"] = round(psnr(estimate_u, truth_u), 3)
         scores[f"ssim{suffix}"] = round(ssim(estimate_u, truth_u), 4)
         if not name:
