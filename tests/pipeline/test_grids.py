@@ -1,0 +1,104 @@
+"""Results on exactly the reference grid, however it is stored, and the right way round on it."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from any2all.geometry import canonical, read_volume
+from nibabel import orientations
+from nibabel.processing import resample_from_to
+from scipy.spatial.transform import Rotation
+
+
+def stored_as(image, codes, spin=(0, 0, 0), stretch=(1, 1, 1)):
+    """The image with its axes in another order, its affine turned and stretched: the same voxels, seen otherwise."""
+    here = orientations.io_orientation(image.affine)
+    change = orientations.ornt_transform(here, orientations.axcodes2ornt(codes))
+    data = orientations.apply_orientation(image.get_fdata(dtype=np.float32), change)
+    affine = image.affine @ orientations.inv_ornt_aff(change, image.shape)
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("xyz", spin, degrees=True).as_matrix() @ np.diag(stretch)
+    return nib.Nifti1Image(np.ascontiguousarray(data), turn @ affine)
+
+
+GRIDS = {
+    "as it came": (("R", "A", "S"), (0, 0, 0), (1, 1, 1)),
+    "flipped": (("L", "P", "I"), (0, 0, 0), (1, 1, 1)),
+    "sagittal": (("A", "S", "R"), (0, 0, 0), (1, 1, 1)),
+    "coronal": (("R", "S", "A"), (0, 0, 0), (1, 1, 1)),
+    "oblique": (("R", "A", "S"), (14, -9, 20), (1, 1, 1)),
+    "oblique sagittal": (("P", "I", "R"), (-12, 8, 5), (1, 1, 1)),
+    "anisotropic": (("R", "A", "S"), (3, 2, -4), (1.15, 0.8, 0.7)),
+}
+
+
+@pytest.mark.parametrize("case", GRIDS)
+def test_fully_sampled_kspace_comes_back_as_the_image_that_it_was_made_of(desk, case):
+    """The prior is random and knows nothing: what is right in the result came through the data, on its own grid."""
+    image = stored_as(desk.image("T1"), *GRIDS[case])
+    nib.save(image, desk.folder / "T1.nii.gz")
+    desk.only(T1={"status": "undersampled", "file": "T1.nii.gz", "simulate": {"acceleration": 1, "noise_std": 0.001}})
+    desk.document["outputs"] = ["T1", "CT"]
+    desk.run()
+    truth = image.get_fdata()
+    for name in ("T1", "CT"):
+        made = desk.output(name)
+        assert made.shape == image.shape
+        assert np.abs(made.affine - image.affine).max() < 1e-5
+    error = desk.output("T1").get_fdata() - truth
+    assert np.sqrt((error**2).mean()) < 0.01 * truth.max()
+    summary = json.loads((desk.out / "summary.json").read_text())["outputs"]["T1"]
+    slice_mm, h, w = canonical(read_volume(desk.folder / "T1.nii.gz", "T1")).grid.spacing_mm
+    assert summary["effective_resolution_mm"] == pytest.approx([h, w, slice_mm], abs=1e-3)
+
+
+def test_detail_that_the_priors_grid_cannot_hold_survives(desk):
+    """A checkerboard of 4 mm pixels on a prior of 8 mm pixels: only the solve on the acquisition grid can keep it."""
+    pattern = np.indices((64, 64, 12)).sum(axis=0) % 2
+    desk.rewrite("T1", lambda data: data * (1 + 0.2 * pattern))
+    desk.only(T1={"status": "undersampled", "file": "T1.nii.gz", "simulate": {"acceleration": 2, "noise_std": 0.001}})
+    desk.document["outputs"] = ["T1"]
+    desk.run()
+    truth, made = desk.image("T1").get_fdata(), desk.output("T1").get_fdata()
+    inside = truth > 300
+    kept, given = (i[inside & (pattern == 1)].mean() - i[inside & (pattern == 0)].mean() for i in (made, truth))
+    assert given > 50 and kept > 0.9 * given
+
+
+def test_an_input_on_another_grid_lands_on_the_reference(desk):
+    """T2FLAIR on an oblique grid of other voxels; the report's given image and the outputs lie on T1's grid."""
+    before, target = desk.image("T2FLAIR").get_fdata(), np.diag([3.0, 5.0, 5.0, 1.0])
+    target[:3, :3] = Rotation.from_euler("xyz", (10, -6, 8), degrees=True).as_matrix() @ target[:3, :3]
+    target[:3, 3] = -target[:3, :3] @ (np.array([90, 50, 16]) / 2)
+    nib.save(resample_from_to(desk.image("T2FLAIR"), ((90, 50, 16), target), order=1), desk.folder / "T2FLAIR.nii.gz")
+    desk.only(
+        {"name": "mcs", "steps": 1, "samples": 1},
+        T1={"status": "available", "file": "T1.nii.gz"},
+        T2FLAIR={"status": "available", "file": "T2FLAIR.nii.gz"},
+    )
+    desk.document |= {"registration": "none", "outputs": ["PET"]}
+    truth = nib.load(desk.folder / "T1.nii.gz")
+    result = desk.run()
+    assert desk.output("PET").shape == truth.shape
+    assert np.abs(desk.output("PET").affine - truth.affine).max() < 1e-5
+    there = result.given["T2FLAIR"].data
+
+    def likeness(shift, axis):
+        return np.corrcoef(there.ravel(), np.roll(before, shift, axis).ravel())[0, 1]
+
+    # interpolated twice, so not equal; but no shift by a voxel makes them more alike
+    neighbours = [likeness(shift, axis) for shift in (-1, 1) for axis in (0, 1, 2)]
+    assert likeness(0, 0) > max(0.9, *neighbours)
+
+
+def test_the_first_available_modality_is_the_reference_unless_another_is_named(desk):
+    smaller = desk.image("T2FLAIR").slicer[4:60, 2:62]
+    nib.save(smaller, desk.folder / "T2FLAIR.nii.gz")
+    desk.document |= {"outputs": ["CT"], "registration": "none"}
+    desk.run()
+    assert desk.output("CT").shape == (64, 64, 12)
+    desk.document["reference"] = "T2FLAIR"
+    desk.run(overwrite=True)
+    assert desk.output("CT").shape == (56, 60, 12)
+    assert np.abs(desk.output("CT").affine - smaller.affine).max() < 1e-5

@@ -1,0 +1,113 @@
+"""What the main job hands over: roles, units, origin, spread, scores; the same again from the same seed."""
+
+import json
+
+import numpy as np
+import pytest
+from any2all.errors import Cancelled
+from any2all.intensity import to_u
+from any2all.output import read_provenance
+from any2all.pipeline import Run
+
+FILES = ["CT.nii.gz", "CT_std.nii.gz", "T2FLAIR.nii.gz", "T2FLAIR_std.nii.gz", "report.png", "summary.json"]
+
+
+def test_roles_units_and_origin_of_the_default_study(desk):
+    desk.document["sampler"]["samples"] = 2
+    desk.document["save_samples"] = True
+    result = desk.run()
+    assert sorted(p.name for p in desk.out.iterdir()) == sorted([*FILES, "samples"])
+    assert len(list((desk.out / "samples").iterdir())) == 4
+    descriptions = {n: desk.output(n).header["descrip"].tobytes().decode() for n in ("T2FLAIR", "CT")}
+    assert descriptions["T2FLAIR"].startswith("RECONSTRUCTED Any2all")
+    assert descriptions["CT"].startswith("SYNTHETIC Any2all")
+    summary = json.loads((desk.out / "summary.json").read_text())
+    assert summary["outputs"]["CT"]["units"] == "HU" and summary["provenance"]["seed"] == 0
+    assert set(summary["provenance"]["inputs_sha256"]) == {"T1.nii.gz", "T2FLAIR.nii.gz"}
+    assert read_provenance(desk.out / "CT.nii.gz")["prior"]["sha256"] == desk.prior.card.sha256
+    samples = np.stack([s.data for s in next(o for o in result.outputs if o.name == "CT").samples])
+    assert np.allclose(desk.output("CT").get_fdata(), samples.mean(axis=0), atol=1e-2)
+    assert np.allclose(desk.output("CT_std").get_fdata(), samples.std(axis=0, ddof=1), atol=1e-2)
+
+
+def test_values_are_in_units_and_air_is_air(desk):
+    """Slices in which no head is seen are not sampled: air, -1000 HU, 0 SUVr and 0 a.u."""
+
+    def two_empty_slices(data):
+        data[:, :, 10:] = 0
+        return data
+
+    desk.rewrite("T1", two_empty_slices)
+    desk.only({"name": "mcs", "steps": 1, "samples": 1}, T1={"status": "available", "file": "T1.nii.gz"}).run()
+    ranges = {"CT": (-1000, 2000), "PET": (0, 3), "T2": (0, 1000)}
+    for name, (low, high) in ranges.items():
+        data = desk.output(name).get_fdata()
+        assert low - 1e-2 <= data.min() and data.max() <= high + 1e-2
+        assert np.allclose(data[:, :, 11], low) and data[:, :, 5].std() > 0.01 * (high - low)
+    assert not (desk.out / "CT_std.nii.gz").exists()
+
+
+def test_a_reconstruction_keeps_the_units_of_its_data(desk):
+    desk.rewrite("T2FLAIR", lambda data: 40 * data)
+    desk.document["outputs"] = ["T2FLAIR"]
+    desk.run()
+    truth, made = desk.image("T2FLAIR").get_fdata(), desk.output("T2FLAIR").get_fdata()
+    inside = truth > 0.2 * truth.max()
+    assert np.median(made[inside]) == pytest.approx(np.median(truth[inside]), rel=0.1)
+
+
+def test_scores_and_baselines_are_written_where_the_truth_is_known(desk):
+    result = desk.run()
+    scores = result.outputs[0].metrics
+    assert scores["psnr_zero_filled"] < scores["psnr_SENSE"] < scores["psnr"]
+    assert scores["grid"] == "reference" and "[0, 1]" in scores["data_range"]
+    written = json.loads((desk.out / "summary.json").read_text())["outputs"]
+    assert written["T2FLAIR"]["metrics"]["psnr"] == scores["psnr"] and written["CT"]["metrics"] is None
+
+
+def test_the_same_seed_gives_the_same_images_and_another_seed_others(desk):
+    first = desk.run().outputs[1].mean.data
+    assert np.array_equal(desk.run(overwrite=True).outputs[1].mean.data, first)
+    desk.document["sampler"]["seed"] = 1
+    assert np.abs(desk.run(overwrite=True).outputs[1].mean.data - first).mean() > 1
+
+
+@pytest.mark.parametrize("sampler", [
+    {"name": "mcs", "steps": 5, "samples": 2, "consistency": "moment"},
+    {"name": "mds", "steps": 6, "samples": 1},
+    {"name": "mps", "steps": 4, "samples": 1},
+])  # fmt: skip
+def test_the_batch_size_changes_no_image(desk, sampler):
+    desk.document["sampler"] = sampler
+    few, many = (desk.run(Run(batch_size=n), overwrite=True) for n in (3, 64))
+    for one, other in zip(few.outputs, many.outputs):
+        normalisation, peak = desk.prior.stack[one.name].normalisation, float(other.mean.data.max())
+        in_u = [to_u(o.mean.data, normalisation, peak) for o in (one, other)]
+        assert np.abs(in_u[0] - in_u[1]).max() < 1e-3, one.name
+
+
+def test_progress_counts_passes_and_never_runs_backwards(desk):
+    seen = []
+    desk.run(Run(progress=lambda stage, done, total: seen.append((stage, done, total))))
+    stages = list(dict.fromkeys(stage for stage, _, _ in seen))
+    assert stages == ["reading", "registration", "measurements", "sampling", "restoring", "scores"]
+    counts = [done for stage, done, total in seen if stage == "sampling" and total > 1]
+    totals = {total for stage, _, total in seen if stage == "sampling" and total > 1}
+    assert counts == sorted(counts) and {counts[-1]} == totals == {5 * 12}
+
+
+def test_cancelling_leaves_nothing(desk):
+    asked = iter([False] * 3 + [True] * 100)
+    with pytest.raises(Cancelled):
+        desk.run(Run(cancelled=lambda: next(asked)))
+    assert desk.untouched
+
+
+def test_ctrl_c_leaves_nothing(desk, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("any2all.output.write.draw_report", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        desk.run()
+    assert desk.untouched
