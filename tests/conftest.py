@@ -84,8 +84,28 @@ def head_phantom(shape: tuple[int, int, int] = (12, 64, 64)) -> np.ndarray:
 
 CONTRASTS = {  # by label of `head_phantom`
     "T1": (0, 620, 90, 800, 560, 180, 480),
+    "T2": (0, 380, 50, 330, 480, 950, 720),
     "T2FLAIR": (0, 420, 60, 390, 560, 80, 900),
+    "T2star": (0, 500, 30, 520, 560, 640, 580),
+    "CT": (-1000, 20, 900, 28, 38, 6, 22),
+    "PET": (0.0, 0.2, 0.1, 1.2, 1.0, 0.3, 0.9),
 }
+
+
+def write_phantom(folder: Path, name: str, seed: int = 7) -> Path:
+    """``<name>.nii.gz`` of the phantom in one contrast, RAS, 12 slices of 64x64, 4x4x6 mm; a seed is another noise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    labels, rng = head_phantom(), np.random.default_rng([seed, len(name)])
+    values = np.asarray(CONTRASTS[name], np.float32)
+    image = values[labels] + rng.normal(0, 0.01 * (values.max() - values[1:].min()), labels.shape)
+    if name != "CT":
+        image = np.abs(image)
+    affine = np.diag([4.0, 4.0, 6.0, 1.0])
+    affine[:3, 3] = -126.0, -126.0, -33.0
+    # canonical (Z, P, L) → file order (R, A, S)
+    data = np.ascontiguousarray(image.transpose(2, 1, 0)[::-1, ::-1]).astype(np.float32)
+    nib.save(nib.Nifti1Image(data, affine), folder / f"{name}.nii.gz")
+    return folder / f"{name}.nii.gz"
 
 
 def write_small_study(folder: Path, document: dict | None = None) -> Path:
@@ -93,15 +113,8 @@ def write_small_study(folder: Path, document: dict | None = None) -> Path:
 
     Default study: T1 given, T2FLAIR undersampled by simulation (R = 4), the rest missing; outputs T2FLAIR and CT.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    labels, rng = head_phantom(), np.random.default_rng(7)
-    affine = np.diag([4.0, 4.0, 6.0, 1.0])
-    affine[:3, 3] = -126.0, -126.0, -33.0
-    for name, values in CONTRASTS.items():
-        image = np.abs(np.asarray(values, np.float32)[labels] + rng.normal(0, 8, labels.shape))
-        # canonical (Z, P, L) → file order (R, A, S)
-        data = np.ascontiguousarray(image.transpose(2, 1, 0)[::-1, ::-1]).astype(np.float32)
-        nib.save(nib.Nifti1Image(data, affine), folder / f"{name}.nii.gz")
+    for name in ("T1", "T2FLAIR"):
+        write_phantom(folder, name)
     document = document or {
         "version": 1,
         "subject": "phantom01",
@@ -124,6 +137,20 @@ def write_small_study(folder: Path, document: dict | None = None) -> Path:
 def small_study(tmp_path: Path) -> Path:
     """A folder with ``study.json``, ``T1.nii.gz`` and ``T2FLAIR.nii.gz``; the test may change what it likes in it."""
     return write_small_study(tmp_path / "study").parent
+
+
+@pytest.fixture(scope="session")
+def small_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MONAI datalist of phantoms: training p1 (complete) and p2 (T1, T2FLAIR), validation p3 (complete)."""
+    folder = tmp_path_factory.mktemp("cohort")
+    subjects = {"p1": list(CONTRASTS), "p2": ["T1", "T2FLAIR"], "p3": list(CONTRASTS)}
+    entries = {}
+    for seed, (subject, names) in enumerate(subjects.items()):
+        files = {name: write_phantom(folder / subject, name, seed) for name in names}
+        entries[subject] = {name: str(file.relative_to(folder)) for name, file in files.items()}
+    datalist = {"training": [entries["p1"], entries["p2"]], "validation": [entries["p3"]]}
+    (folder / "datalist.json").write_text(json.dumps(datalist, indent=1))
+    return folder / "datalist.json"
 
 
 @pytest.fixture(scope="session")

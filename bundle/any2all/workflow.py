@@ -7,14 +7,16 @@ The other commands use the same pieces: `front_door` and `StageProgress`.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from monai.engines import Trainer
 from tqdm import tqdm
 
 from . import pipeline
@@ -24,6 +26,7 @@ from .evaluation.text import markdown_table
 from .output import ModalityResult, Result
 from .output.summary import DISCLAIMER
 
+T = TypeVar("T")
 USER_ERROR, INTERRUPTED = 2, 130
 BAR = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} network passes, {elapsed} gone, {remaining} left"
 STAGES = {
@@ -87,10 +90,15 @@ class StageProgress:
         return bar
 
 
+def checked(function: Callable[..., T], *arguments: Any) -> T:
+    """``function(*arguments)`` for a config: what a user can mend becomes one line and exit status 2."""
+    with front_door():
+        return function(*arguments)
+
+
 def load_prior(model_file: str | Path, device: torch.device | str = "cpu") -> priors.NetworkPrior:
     """`diffusion.prior.load_prior` for a config: a file that cannot be used is one line and exit status 2."""
-    with front_door():
-        return priors.load_prior(str(model_file), device)
+    return checked(priors.load_prior, str(model_file), device)
 
 
 def as_flag(value: Any, key: str) -> bool:
@@ -118,6 +126,25 @@ def as_folder(value: Any, key: str) -> Path:
     if value is None or str(value) == "":
         raise Any2allError("no folder for the results was given", key=key, hint=f"--{key} FOLDER")
     return Path(str(value))
+
+
+def train(trainer: Trainer) -> None:
+    """Run a trainer. Ctrl-C and SIGTERM (what a cluster sends) end it with status 130; its checkpoint is written first.
+
+    Errors leave as in `front_door`.
+    """
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    with front_door():
+        try:
+            trainer.run()
+        except KeyboardInterrupt:
+            _leave("stopped: the same command goes on from the last checkpoint", INTERRUPTED)
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 class StudyInferer:

@@ -1,4 +1,4 @@
-"""Which heads and scans the released prior learns from: the splits of the project's data folder."""
+"""Which heads and scans a prior learns from: the project's data folder, a user's own datalist, or both."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..phantom.labels import load_head_labels
 from ..phantom.parameters import draw_parameters
 from ..phantom.render import RenderGrid, render
 from ..stack import Stack
+from .datasets import load_stack_volumes, read_datalist
 
 DATA_VARIABLE = "ANY2ALL_DATA"
 DEFAULT_DATA = Path("../shared/data")
@@ -58,6 +59,80 @@ class DataSplits:
             files = {file: stack.match(file.name) for file in sorted((self.folder / "real_mr" / name).glob("*.nii.gz"))}
             entries.append({modality: str(file) for file, modality in files.items() if modality})
         return entries
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Files to train on and to validate with; every part may be empty.
+
+    Attributes:
+        head_labels: label maps that are rendered.
+        lesion_masks: folder of real lesion masks for the rendered heads.
+        entries: real stacks, complete or not: modality → file.
+        validation_entries: real stacks that are kept apart.
+        validation_head: label map that is kept apart.
+    """
+
+    head_labels: list[Path]
+    lesion_masks: Path | None
+    entries: list[dict[str, str]]
+    validation_entries: list[dict[str, str]]
+    validation_head: Path | None
+
+    @property
+    def files(self) -> list[str]:
+        """Every real image that is trained on."""
+        return [file for entry in self.entries for file in entry.values()]
+
+
+def training_data(
+    dataset_dir: str | Path | None, datalist_file: str | Path | None, stack: Stack, complete_only: bool = False
+) -> TrainingData:
+    """What to train on: heads of the data folder, and the datalist's stacks (without one, the data folder's).
+
+    Args:
+        dataset_dir: the data folder, None where there is none.
+        datalist_file: a user's own cohort, see `read_datalist`; sections ``training`` and ``validation``.
+        stack: the stack.
+        complete_only: leave out subjects that lack a modality, which the ``shared`` recipe cannot use.
+
+    Raises:
+        Any2allError: neither is given, or the datalist cannot be read.
+    """
+    if dataset_dir is None and datalist_file is None:
+        data_folder(required=True)
+    train = DataSplits(Path(dataset_dir), "train") if dataset_dir else None
+    held_out = DataSplits(Path(dataset_dir), "validation") if dataset_dir else None
+    if datalist_file is not None:
+        entries, validation = (read_datalist(datalist_file, section) for section in ("training", "validation"))
+    else:
+        entries, validation = train.real_stacks(stack), held_out.real_stacks(stack)
+    if complete_only:
+        entries = [entry for entry in entries if set(stack.names) <= set(entry)]
+    return TrainingData(
+        head_labels=train.head_labels if train else [],
+        lesion_masks=train.lesion_masks if train else None,
+        entries=entries,
+        validation_entries=validation,
+        validation_head=held_out.head_labels[0] if held_out else None,
+    )
+
+
+def validation_stacks(
+    data: TrainingData, stack: Stack, matrix: Sequence[int], spacing_mm: Sequence[float], slices: int = 6
+) -> Tensor | None:
+    """Complete slices (B, M, H, W) that nothing is trained on; None where nobody has them.
+
+    Of the validation head (two renderings) where there is one, else evenly through each complete validation subject.
+    """
+    if data.validation_head is not None:
+        return validation_slices(data.validation_head, stack, matrix, spacing_mm, slices, (0, 1))
+    complete = [entry for entry in data.validation_entries if set(stack.names) <= set(entry)]
+    parts = []
+    for entry in complete:
+        image = load_stack_volumes(entry, stack, spacing_mm, matrix)["image"]
+        parts.append(image[torch.linspace(0, len(image) - 1, min(slices, len(image))).long()])
+    return torch.cat(parts) if parts else None
 
 
 def validation_slices(

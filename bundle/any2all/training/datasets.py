@@ -1,7 +1,7 @@
 """Training slices: rendered heads, real stacks from a datalist, their mixture, and a replay buffer.
 
-Every item is ``{"image": (M, H, W) float32 in [-1, 1], "present": (M,) bool}``; a modality that a subject does not have is
-marked absent and its image is zero.
+Every item is ``{"image": (M, H, W) float32 in [-1, 1], "present": (M,) bool}``; a modality that a subject does not have
+is marked absent and its image is zero.
 """
 
 from __future__ import annotations
@@ -25,22 +25,35 @@ MIN_HEAD_FRACTION = 0.02
 
 
 def read_datalist(file: str | Path, section: str = "training") -> list[dict[str, str]]:
-    """Entries of a MONAI datalist JSON: ``{"training": [{"T1": "p01/t1.nii.gz", …}, …]}``, paths relative to the file."""
-    file = Path(file)
-    document = json.loads(file.read_text())
-    if section not in document:
-        raise Any2allError("section not in the datalist", key=str(file.name), value=section, allowed=sorted(document))
-    return [{name: str(file.parent / path) for name, path in entry.items()} for entry in document[section]]
+    """Entries of a MONAI datalist JSON: ``{"training": [{"T1": "p01/t1.nii.gz", …}, …]}``, paths relative to the file.
+
+    A section other than ``training`` may be absent. Raises Any2allError for a file that is no datalist.
+    """
+    file = Path(str(file))
+    try:
+        document = json.loads(file.read_text())
+        entries = document.get(section, [] if section != "training" else None)
+        if entries is None:
+            raise Any2allError("section not in the datalist", key=file.name, value=section, allowed=sorted(document))
+        return [{name: str(file.parent / path) for name, path in entry.items()} for entry in entries]
+    except Any2allError:
+        raise
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise Any2allError(f"the datalist cannot be read: {error}", key="datalist_file", value=str(file)) from error
 
 
-def load_stack_volumes(entry: Mapping[str, str], stack: Stack, spacing_mm: Sequence[float], matrix: Sequence[int]) -> Item:
+def load_stack_volumes(
+    entry: Mapping[str, str], stack: Stack, spacing_mm: Sequence[float], matrix: Sequence[int]
+) -> Item:
     """One co-registered subject on the prior's grid: ``image`` (Z, M, H, W) in prior range, ``present`` (M,).
 
     Slices with next to no head in them are left out.
     """
     volumes = {name: canonical(read_volume(path, name)) for name, path in entry.items() if name in stack.names}
     if not volumes:
-        raise Any2allError("no modality of the stack in this entry", key="datalist", value=sorted(entry), allowed=stack.names)
+        raise Any2allError(
+            "no modality of the stack in this entry", key="datalist", value=sorted(entry), allowed=stack.names
+        )
     anchor = next(iter(volumes.values()))
     grid = prior_grid(anchor.grid, tuple(spacing_mm), tuple(matrix))
     image = np.zeros((grid.shape[0], len(stack), *grid.shape[1:]), np.float32)
@@ -147,8 +160,24 @@ class MixedSlices(IterableDataset):
             yield next(streams[int(torch.multinomial(self.weights, 1, generator=generator))])
 
 
+def mixture(
+    rendered: IterableDataset | None, real: IterableDataset | None, real_fraction: float, seed: int = 0
+) -> IterableDataset:
+    """Rendered and real slices, ``real_fraction`` of them real; where one kind is absent, the other alone.
+
+    Raises Any2allError where there is nothing to train on.
+    """
+    if rendered is None and real is None:
+        raise Any2allError(
+            "nothing to train on", key="datalist_file", hint="give a datalist, or the data folder by ANY2ALL_DATA"
+        )
+    if rendered is None or real is None:
+        return rendered if real is None else real
+    return MixedSlices([rendered, real], [1 - real_fraction, real_fraction], seed)
+
+
 class ReplayBuffer(IterableDataset):
-    """Each item of an expensive dataset is given out about ``reuse`` times, newly augmented, mixed over ``size`` items."""
+    """Each item of a costly dataset is given out about ``reuse`` times, newly augmented, mixed over ``size`` items."""
 
     def __init__(self, dataset: IterableDataset, stack: Stack, size: int = 4000, reuse: int = 4, seed: int = 0) -> None:
         self.dataset, self.size, self.reuse, self.seed = dataset, size, reuse, seed
@@ -169,11 +198,9 @@ class ReplayBuffer(IterableDataset):
 
 
 def worker_generator(seed: int) -> torch.Generator:
-    """A generator that differs between the workers of a data loader and between the ranks of a torchrun world."""
+    """A generator that differs between the workers of a data loader; ranks get other seeds (`engine.fresh_seed`)."""
     info = get_worker_info()
-    worker = 0 if info is None else info.id
-    rank = torch.distributed.get_rank() if torch.distributed.is_available() and torch.distributed.is_initialized() else 0
-    return torch.Generator().manual_seed(seed * 1_000_003 + 1009 * rank + worker)
+    return torch.Generator().manual_seed(seed * 1_000_003 + (0 if info is None else info.id))
 
 
 def _below(n: int, generator: torch.Generator) -> int:

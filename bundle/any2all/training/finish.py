@@ -18,7 +18,7 @@ MEAN_IMAGE_SLICES = 512
 
 
 def mean_image(dataset: IterableDataset, slices: int = MEAN_IMAGE_SLICES) -> Tensor:
-    """Mean of training slices over those that have the modality → (M, H, W) in u: the baseline that needs no patient."""
+    """Mean of training slices that have the modality → (M, H, W) in u: the baseline that needs no patient."""
     total, count = None, None
     for _, item in zip(range(slices), dataset):
         present = item["present"].float()
@@ -38,7 +38,7 @@ def mean_image_file(model_file: str | Path) -> Path:
 
 def finish_prior(
     model_file: str | Path,
-    validation_slices: Tensor,
+    validation_slices: Tensor | None,
     training_set: IterableDataset | None = None,
     training_files: Sequence[str | Path] = (),
     device: torch.device | str = "cpu",
@@ -48,14 +48,15 @@ def finish_prior(
 
     Args:
         model_file: weights written by `ReleasePrior`.
-        validation_slices: complete slices (B, M, H, W) in the prior range, none of them trained on.
+        validation_slices: complete slices (B, M, H, W) in the prior range, none of them trained on; None leaves the
+            prior without a calibration, and `default_error_variance` stands in.
         training_set: for the mean training image; None keeps the one that is there.
         validation_head: label map on which r_u² of the final solve is measured (`measure_detail`); None skips it.
         training_files: images trained on; their checksums let inference say when its input is one of them.
     """
     prior = load_prior(model_file, device)
     card = prior.card
-    if card.noise_levels == "per_modality":
+    if card.noise_levels == "per_modality" and validation_slices is not None:
         card.calibration = measure_calibration(prior, validation_slices.to(device))
         if validation_head is not None:
             card.detail_mse = measure_detail(prior, validation_head)
@@ -65,4 +66,3 @@ def finish_prior(
         np.save(mean_image_file(model_file), mean_image(training_set).numpy().astype(np.float16))
     save_prior(prior.network, card, model_file)
     return card
-

@@ -1,18 +1,40 @@
-"""What hangs on the trainer: EMA, the clock, the learning rate, pictures, the released prior."""
+"""What hangs on the trainer: EMA, the clock, the learning rate, curves, the released prior."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from ignite.engine import Engine, Events
+from torch import distributed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.tensorboard import SummaryWriter
 
 from ..diffusion.prior import PriorCard, save_prior
+from ..errors import Any2allError
+
+
+class Handler(Protocol):
+    """What hangs itself on an engine's events."""
+
+    def attach(self, engine: Engine) -> None:
+        """Called once, before the engine runs."""
+
+
+class InOrder:
+    """Several handlers as one, attached in their order."""
+
+    def __init__(self, handlers: Sequence[Handler]) -> None:
+        self.handlers = list(handlers)
+
+    def attach(self, engine: Engine) -> None:
+        for handler in self.handlers:
+            handler.attach(engine)
 
 
 class EMA:
@@ -32,16 +54,21 @@ class EMA:
 
 
 class Clock:
-    """Ends training after ``minutes`` and tells which fraction is over; without minutes, iterations are counted.
+    """Ends training after ``minutes`` or ``total_iterations``, whichever comes first, and tells which fraction is over.
 
-    The fraction that an interrupted run had reached is part of the checkpoint, so a resumed run has only the rest.
+    What an interrupted run had spent is part of the checkpoint, so a resumed run has only the rest. All ranks of a
+    torchrun world follow the clock of the first, so that they stop, and change the learning rate, together.
     """
 
     def __init__(self, minutes: float | None = None, total_iterations: int | None = None) -> None:
-        if (minutes is None) == (total_iterations is None):
-            raise ValueError("give either minutes or total_iterations")
+        if minutes is None and total_iterations is None:
+            raise Any2allError("training has no end", key="minutes", hint="give minutes, total_iterations or both")
+        for key, value in (("minutes", minutes), ("total_iterations", total_iterations)):
+            if value is not None and not value > 0:
+                raise Any2allError("training would be over at once", key=key, value=value, allowed="more than 0")
         self.minutes, self.total_iterations = minutes, total_iterations
         self.spent_before, self.iterations, self.started = 0.0, 0, time.monotonic()
+        self.fraction = 0.0
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self._start)
@@ -51,17 +78,18 @@ class Clock:
     def seconds(self) -> float:
         return self.spent_before + time.monotonic() - self.started
 
-    @property
-    def fraction(self) -> float:
-        if self.minutes is not None:
-            return min(self.seconds / (60 * self.minutes), 1.0)
-        return min(self.iterations / self.total_iterations, 1.0)
+    def _measured(self) -> float:
+        time_gone = self.seconds / (60 * self.minutes) if self.minutes is not None else 0.0
+        work_done = self.iterations / self.total_iterations if self.total_iterations is not None else 0.0
+        return min(max(time_gone, work_done), 1.0)
 
     def _start(self, engine: Engine) -> None:
         self.started = time.monotonic()
+        self.fraction = of_first_rank(self._measured())
 
     def _tick(self, engine: Engine) -> None:
         self.iterations += 1
+        self.fraction = of_first_rank(self._measured())
         if self.fraction >= 1.0:
             engine.terminate()
 
@@ -73,8 +101,21 @@ class Clock:
         self.started = time.monotonic()
 
 
+def of_first_rank(value: float) -> float:
+    """The first rank's value on every rank of a torchrun world; the value itself where there is no such world."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return value
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    shared = torch.tensor([value], dtype=torch.float64, device=device)
+    distributed.broadcast(shared, 0)
+    return float(shared)
+
+
 class LearningRate:
-    """Linear warm-up over ``warmup`` iterations, then a cosine fall to ``final`` times the base rate at the clock's end."""
+    """Linear warm-up over ``warmup`` iterations, then a cosine fall to ``final`` times the base rate at the end.
+
+    ``final`` = 1 keeps the rate constant.
+    """
 
     def __init__(self, optimizer: torch.optim.Optimizer, clock: Clock, warmup: int = 200, final: float = 0.02) -> None:
         self.optimizer, self.clock, self.warmup, self.final = optimizer, clock, warmup, final
@@ -113,6 +154,25 @@ class Throughput:
                 f"{100 * self.clock.fraction:.1f} % of the run"
             )
             self.since, self.stacks, self.losses = now, 0, []
+
+
+class Curves:
+    """Loss and learning rate to TensorBoard, the mean of every ``every`` iterations, counted over resumed runs."""
+
+    def __init__(self, writer: SummaryWriter, clock: Clock, optimizer: torch.optim.Optimizer, every: int = 20) -> None:
+        self.writer, self.clock, self.optimizer, self.every = writer, clock, optimizer, every
+        self.losses: list[float] = []
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, lambda _: self.writer.flush())
+
+    def __call__(self, engine: Engine) -> None:
+        self.losses.append(float(engine.state.output["loss"].detach()))
+        if len(self.losses) == self.every:
+            self.writer.add_scalar("loss", sum(self.losses) / self.every, self.clock.iterations)
+            self.writer.add_scalar("learning_rate", self.optimizer.param_groups[0]["lr"], self.clock.iterations)
+            self.losses = []
 
 
 class ReleasePrior:

@@ -58,7 +58,7 @@ def draw_levels(
 
 
 def _random_proper_subset(present: Tensor, uniform) -> Tensor:
-    """A subset of the present channels (B, M) bool, non-empty where two are present, that leaves at least one noised."""
+    """A subset of the present channels (B, M) bool, non-empty where two are present, leaving at least one noised."""
     batch, channels = present.shape
     count = present.sum(1, keepdim=True)
     size = 1 + (uniform(batch, 1) * (count - 1).clamp(min=0)).floor().long()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from ignite.engine import Engine, Events
@@ -17,7 +16,7 @@ from ..samplers.base import Problem
 from ..samplers.mcs import MCS
 from ..samplers.mds import MDS
 from ..samplers.noise import VolumeNoise
-from .handlers import EMA
+from .handlers import EMA, Clock
 
 
 @dataclass(frozen=True)
@@ -45,26 +44,42 @@ def psnr(estimate: Tensor, truth: Tensor) -> float:
 
 
 class ValidationPictures:
-    """At the end of each epoch: PSNR of each task to TensorBoard, and truth over estimate as a picture."""
+    """At the end of each epoch and of the run: PSNR of each task to TensorBoard, and truth over estimate as a picture.
+
+    Args:
+        ema: its averaged network is what is validated.
+        card: of the prior in training.
+        clock: counts the iterations that the curves run over.
+        slices: complete slices (B, M, H, W) in the prior range; None: there are none, and nothing is validated.
+        tasks: for each, the modalities that are filled in from all others.
+        writer: of TensorBoard.
+        device: where the network runs.
+    """
 
     def __init__(
         self,
         ema: EMA,
         card: PriorCard,
-        slices: Tensor,
+        clock: Clock,
+        slices: Tensor | None,
         tasks: Sequence[Sequence[str]],
-        log_dir: str | Path,
+        writer: SummaryWriter,
         device: torch.device | str = "cpu",
-        every: int = 1,
     ) -> None:
-        self.ema, self.card, self.slices, self.device, self.every = ema, card, slices, device, every
+        self.ema, self.card, self.clock, self.slices, self.device = ema, card, clock, slices, device
         self.tasks = [SynthesisTask(tuple(missing)) for missing in tasks]
-        self.writer = SummaryWriter(str(log_dir))
+        self.writer, self.last = writer, -1
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self)
+        if self.slices is None:
+            print("validation: no complete validation stack was given, so there are no scores", flush=True)
+        else:
+            engine.add_event_handler(Events.EPOCH_COMPLETED | Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
+        if self.clock.iterations == self.last:  # the run ends with its epoch
+            return
+        self.last = self.clock.iterations
         prior = NetworkPrior(self.ema.averaged.module, self.card, self.device)
         for task in self.tasks:
             filled = fill(prior, self.slices, task)
@@ -72,8 +87,8 @@ class ValidationPictures:
                 m = self.card.stack.index(name)
                 tag = f"{name} from the other {len(self.card.stack) - len(task.missing)}"
                 value = psnr(filled[:, m], self.slices[:, m])
-                self.writer.add_scalar(f"PSNR/{tag}", value, engine.state.epoch)
+                self.writer.add_scalar(f"PSNR/{tag}", value, self.clock.iterations)
                 print(f"validation: {tag} {value:.2f} dB", flush=True)
                 rows = torch.cat([torch.cat(list(part[:4, m]), -1) for part in (self.slices, filled)], -2)
-                self.writer.add_image(tag, ((rows + 1) / 2).clamp(0, 1)[None], engine.state.epoch)
+                self.writer.add_image(tag, ((rows + 1) / 2).clamp(0, 1)[None], self.clock.iterations)
         self.writer.flush()

@@ -1,0 +1,224 @@
+"""``train.json`` as a user runs it, on a small cohort of phantoms: it ends, resumes, draws curves, spreads over ranks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from any2all.diffusion.prior import load_prior
+from any2all.training.engine import fresh_seed
+from any2all.training.finish import mean_image_file
+from ignite.engine import Events
+from monai.bundle import ConfigWorkflow
+
+BUNDLE = Path(__file__).parents[2] / "bundle"
+CONFIGS = BUNDLE / "configs"
+SMALL: dict[str, Any] = {
+    "network": {
+        "channels": [16, 16, 32, 32],
+        "num_res_blocks": [1, 1, 1, 1],
+        "attention_levels": [False, False, False, True],
+        "num_head_channels": 16,
+        "norm_num_groups": 8,
+    },
+    "matrix": [32, 32],
+    "spacing_mm": [8.0, 8.0, 6.0],
+    "batch_size": 2,
+    "workers": 0,
+    "minutes": None,
+    "epoch_length": 20,
+    "checkpoint_every": 20,
+    "dataset_dir": None,
+    "device": "$torch.device('cpu')",
+}
+
+
+def workflow(*files: str, **overrides: Any) -> ConfigWorkflow:
+    made = ConfigWorkflow([str(CONFIGS / file) for file in files], workflow_type="train", **{**SMALL, **overrides})
+    made.initialize()
+    return made
+
+
+def checkpoint(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "checkpoint.pt", weights_only=True)
+
+
+def averaged(state: dict[str, Any]) -> int:
+    return int(state["ema"]["n_averaged"])
+
+
+def steps(state: dict[str, Any]) -> set[int]:
+    return {int(entry["step"]) for entry in state["optimizer"]["state"].values()}
+
+
+@pytest.fixture(scope="module")
+def first_run(small_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of 40 iterations on the cohort, no rendered heads, validated twice."""
+    folder = tmp_path_factory.mktemp("runs") / "prior"
+    run = workflow(
+        "train.json",
+        datalist_file=str(small_cohort),
+        output_dir=str(folder),
+        total_iterations=40,
+        warmup=1,
+        learning_rate=2e-3,
+    )
+    assert run.check_properties() == []
+    run.run()
+    return folder
+
+
+def test_it_ends_after_the_iterations_and_leaves_a_prior(first_run):
+    state = checkpoint(first_run)
+    assert state["clock"]["iterations"] == 40 and averaged(state) == 40 and steps(state) == {40}
+    prior = load_prior(first_run / "model.pt")
+    assert prior.card.training["stacks_seen"] == 80 and prior.card.matrix == (32, 32)
+    ema = {k.removeprefix("module."): v for k, v in state["ema"].items() if k != "n_averaged"}
+    for name, weight in prior.network.state_dict().items():
+        assert torch.allclose(weight, ema[name], atol=2e-3), name  # half precision
+
+
+def test_the_loss_falls(first_run):
+    curve = scalars(first_run, "loss")
+    assert [event.step for event in curve] == [20, 40]
+    assert curve[1].value < 0.9 * curve[0].value
+
+
+def test_tensorboard_holds_scores_and_pictures(first_run):
+    for name, others in (("CT", 4), ("PET", 4), ("T2FLAIR", 5)):
+        scores = scalars(first_run, f"PSNR/{name} from the other {others}")
+        assert [event.step for event in scores] == [20, 40]
+        assert all(3 < event.value < 40 for event in scores)
+    picture = events(first_run).Images("CT from the other 4")[-1]
+    assert (picture.height, picture.width) == (2 * 32, 4 * 32)  # truth over estimate, four slices
+    assert len(list(first_run.glob("events*"))) == 1
+
+
+def events(folder: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(folder))
+    accumulator.Reload()
+    return accumulator
+
+
+def scalars(folder: Path, tag: str):
+    return events(folder).Scalars(tag)
+
+
+def test_the_last_step_measures_what_inference_needs(small_cohort, tmp_path):
+    overrides = {"datalist_file": str(small_cohort), "output_dir": str(tmp_path), "total_iterations": 2}
+    run = workflow("train.json", validation_slices=None, **overrides)
+    run.run()
+    run.finalize()
+    card = load_prior(tmp_path / "model.pt").card
+    assert len(card.training["file_sha256"]) == 8  # every training image of p1 and p2, none of p3
+    mean = np.load(mean_image_file(tmp_path / "model.pt"))
+    assert mean.shape == (6, 32, 32) and 0.05 < mean[:, 16, 16].min() and mean[:, 0, 0].max() < 0.05
+
+
+def test_killed_in_the_middle_it_goes_on(small_cohort, tmp_path):
+    overrides = {"datalist_file": str(small_cohort), "output_dir": str(tmp_path), "validation_slices": None}
+    run = workflow("train.json", total_iterations=30, **overrides)
+    trainer = run.trainer
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=7), lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as left:
+        run.run()
+    assert left.value.code == 130
+    before = checkpoint(tmp_path)
+    assert before["clock"]["iterations"] == averaged(before) == 7 and steps(before) == {7}
+
+    again = workflow("train.json", total_iterations=12, **overrides)
+    assert again.parser.get_parsed_content("data_seed") == fresh_seed(0, 0, 7) != 0
+    started = {}
+    again.trainer.add_event_handler(
+        Events.ITERATION_STARTED(once=1),
+        lambda _: started.update({k: v.clone() for k, v in again.network_def.state_dict().items()}),
+    )
+    again.run()
+    assert all(torch.equal(started[name], weight) for name, weight in before["network"].items())
+    after = checkpoint(tmp_path)
+    assert after["clock"]["iterations"] == averaged(after) == 12 and steps(after) == {12}
+    assert after["clock"]["seconds"] > before["clock"]["seconds"]
+
+
+def test_a_checkpoint_of_another_network_is_refused_in_words(first_run, small_cohort, tmp_path, capsys):
+    (tmp_path / "checkpoint.pt").write_bytes((first_run / "checkpoint.pt").read_bytes())
+    wider = {**SMALL["network"], "channels": [16, 32, 32, 32]}
+    overrides = {"datalist_file": str(small_cohort), "output_dir": str(tmp_path), "validation_slices": None}
+    run = workflow("train.json", total_iterations=60, **{**overrides, "network": wider})
+    with pytest.raises(SystemExit) as left:
+        run.run()
+    assert left.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: output_dir: the checkpoint is of another network") and error.count("\n") == 1
+
+
+def test_without_data_nothing_starts(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("ANY2ALL_DATA", str(tmp_path))
+    with pytest.raises(SystemExit) as left:
+        workflow("train.json", output_dir=str(tmp_path), total_iterations=1).run()
+    assert left.value.code == 2
+    assert "error: ANY2ALL_DATA: data folder not found" in capsys.readouterr().err
+
+
+def test_the_papers_recipe(small_cohort, tmp_path):
+    files = ("train.json", "train_paper.json")
+    parser = workflow(*files, **{"dataset_dir": None, "output_dir": str(tmp_path)}).parser
+    assert parser["total_iterations"] == 1_500_000 and parser["learning_rate"] == 1e-4
+
+    overrides = {"datalist_file": str(small_cohort), "output_dir": str(tmp_path), "validation_slices": None}
+    run = workflow(*files, total_iterations=5, **overrides)
+    assert run.parser["noise_levels"] == "shared" and run.parser["prediction"] == "eps"
+    optimizer = run.parser.get_parsed_content("optimizer")
+    assert type(optimizer) is torch.optim.Adam
+    assert len(run.parser.get_parsed_content("data").entries) == 1  # the incomplete subject is left out
+    run.run()
+    assert optimizer.param_groups[0]["lr"] == 1e-4  # constant to the end
+    card = load_prior(tmp_path / "model.pt").card
+    assert (card.noise_levels, card.prediction) == ("shared", "eps")
+
+
+def test_ranks_see_other_data_and_only_the_first_writes(small_cohort, tmp_path, monkeypatch):
+    seeds, handlers = [], []
+    for rank in (0, 1):
+        for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}.items():
+            monkeypatch.setenv(name, str(value))
+        overrides = {"datalist_file": str(small_cohort), "validation_slices": None, "total_iterations": 5}
+        parser = workflow(
+            "train.json", "multi_gpu_train.json", output_dir=str(tmp_path / str(rank)), **overrides
+        ).parser
+        seeds.append(parser.get_parsed_content("data_seed"))
+        groups = parser.get_parsed_content("train#handlers")
+        handlers.append([[type(handler).__name__ for handler in group.handlers] for group in groups])
+    assert seeds[0] == 0 and seeds[1] != 0
+    assert handlers[1] == [["Checkpoint", "Clock", "LearningRate", "EMA"]]
+    assert handlers[0] == [*handlers[1], ["Throughput", "Curves", "ReleasePrior", "ValidationPictures"]]
+    assert list((tmp_path / "0").glob("events*")) and not (tmp_path / "1").exists()
+
+
+def test_two_processes_train_one_prior(small_cohort, tmp_path):
+    files = str([str(CONFIGS / "train.json"), str(CONFIGS / "multi_gpu_train.json")])
+    overrides = {key: value for key, value in SMALL.items() if value is not None and key != "device"}
+    overrides |= {"datalist_file": str(small_cohort), "output_dir": str(tmp_path), "total_iterations": 6}
+    overrides |= {"validation_slices": "$None", "checkpoint_every": 4}  # the command line drops a bare None
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += ["-m", "monai.bundle", "run", "--config_file", files]
+    command += [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
+    environment = {**os.environ, "PYTHONPATH": str(BUNDLE), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment["ANY2ALL_DATA"] = str(tmp_path / "nowhere")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    state = checkpoint(tmp_path)
+    assert state["clock"]["iterations"] == averaged(state) == 6
+    assert not any(name.startswith("module.") for name in state["network"])  # unwrapped: one GPU may go on from it
+    training = load_prior(tmp_path / "model.pt").card.training
+    assert training["batch_size"] == 4 and training["stacks_seen"] == 24
+    assert len(list(tmp_path.glob("events*"))) == 1
