@@ -73,7 +73,7 @@ def test_the_same_seed_gives_the_same_images_and_another_seed_others(desk):
 
 
 @pytest.mark.parametrize("sampler", [
-    {"name": "mcs", "steps": 5, "samples": 2, "consistency": "moment"},
+    {"name": "mcs", "steps": 5, "samples": 2, "consistency": "calibrated"},
     {"name": "mds", "steps": 6, "samples": 1},
     {"name": "mps", "steps": 4, "samples": 1},
 ])  # fmt: skip

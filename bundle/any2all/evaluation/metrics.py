@@ -15,7 +15,7 @@ from ..output import ModalityResult
 from ..stack import Modality
 
 DATA_RANGE_U = 1.0
-SSIM_SIGMA = 1.5
+SSIM_SIGMA, SSIM_WINDOW = 1.5, 11
 
 
 def psnr(
@@ -28,7 +28,12 @@ def psnr(
 
 
 def ssim(estimate: np.ndarray, truth: np.ndarray, data_range: float = DATA_RANGE_U) -> float:
-    """Structural similarity (Wang et al., 2004), Gaussian window of 1.5 voxels: mean over slices (Z, H, W)."""
+    """Structural similarity (Wang et al., 2004), Gaussian window of 1.5 voxels: mean over slices (Z, H, W).
+
+    NaN for slices that are smaller than the window of 11 pixels.
+    """
+    if min(truth.shape[1:]) < SSIM_WINDOW:
+        return float("nan")
     values = [
         structural_similarity(
             t, e, data_range=data_range, gaussian_weights=True, sigma=SSIM_SIGMA, use_sample_covariance=False

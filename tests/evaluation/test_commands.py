@@ -1,0 +1,81 @@
+"""The commands around the pipeline: demo, checks on real data, the evaluation bundle."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import any2all
+import monai.bundle
+import nibabel as nib
+import numpy as np
+import pytest
+from any2all import checks, demo
+from any2all.geometry import Grid, Volume
+from any2all.output import ModalityResult, Result
+from any2all.pipeline import run_study
+
+CONFIG = Path(any2all.__file__).parents[1] / "configs" / "evaluate.json"
+
+
+def demo_result(**metrics):
+    volume = Volume(np.zeros((14, 4, 4)), Grid((14, 4, 4), np.eye(4)))
+    output = ModalityResult("T2FLAIR", "reconstructed", volume, "a.u.", metrics=metrics)
+    return Result("subject16", volume, {}, [output, replace(output, name="CT", role="synthetic", metrics=None)])
+
+
+def test_the_demonstration_ends_with_scores_beside_baselines_and_says_what_it_is():
+    scores = {"psnr": 30.0, "ssim": 0.9, "psnr_head": 26.0, "psnr_SENSE": 25.0, "ssim_SENSE": 0.5,
+              "psnr_zero_filled": 31.0, "ssim_zero_filled": 0.4}  # fmt: skip
+    lines = demo.summary(demo_result(**scores), Path("out"), 60).splitlines()
+    rows = {tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in lines if line.startswith("|")}
+    assert ("T2FLAIR", "30.00", "0.900", "SENSE", "25.00", "0.500", "yes") in rows
+    assert ("T2FLAIR", "30.00", "0.900", "zero filled", "31.00", "0.400", "NO") in rows
+    assert "validation head" in lines[-2] and "no real CT or PET" in lines[-2] and "report.png" in lines[-1]
+
+
+def test_the_demonstration_without_a_prior_ends_in_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        demo.main(["--model", str(tmp_path / "model.pt"), "--output", str(tmp_path / "out")])
+    assert caught.value.code == 2 and not (tmp_path / "out").exists()
+    assert capsys.readouterr().err.strip().startswith("error: prior: prior file not found")
+
+
+def test_checks_are_skipped_aloud_without_data(tmp_path, capsys):
+    checks.main(["--data", str(tmp_path)])
+    assert capsys.readouterr().out.startswith("SKIPPED: no data folder")
+
+
+def test_a_wrong_result_is_found(small_study, tiny_prior, tmp_path):
+    out = tmp_path / "out"
+    result = run_study(small_study / "study.json", tiny_prior, out)
+    reference = nib.load(small_study / "T1.nii.gz")
+    names = [o.name for o in result.outputs]
+    assert checks.wrong_with(out, reference, names) == []
+    image = nib.load(out / "CT.nii.gz")
+    nib.save(nib.Nifti1Image(image.get_fdata(), image.affine + np.eye(4)), out / "CT.nii.gz")
+    (out / "T2FLAIR_std.nii.gz").rename(out / "gone.nii.gz")
+    with pytest.raises(FileNotFoundError):
+        checks.wrong_with(out, reference, names)
+    (out / "gone.nii.gz").rename(out / "T2FLAIR_std.nii.gz")
+    assert checks.wrong_with(out, reference, names) == [
+        "CT.nii.gz has another affine than the reference",
+        "CT.nii.gz has a header that does not say what it is",
+        "CT.nii.gz has no origin in its header",
+    ]
+
+
+def test_the_evaluation_bundle_runs_on_the_validation_head(data_folder, tiny_model_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("ANY2ALL_DATA", str(data_folder))
+    options = {"tasks": "T1,R4", "methods": "mcs-1,mcs-5-calibrated", "slices": 2, "renderings": [5]}
+    monai.bundle.run(
+        config_file=str(CONFIG), model_file=str(tiny_model_file), output_dir=str(tmp_path / "out"), **options
+    )
+    text = capsys.readouterr().out
+    assert "head subject16" in text and "| T2FLAIR from R4" in text and "| PET from T1" in text
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["results.json", "table.csv", "table.md"]
+
+
+def test_an_unknown_task_ends_in_one_line(data_folder, tiny_model_file, monkeypatch, capsys):
+    monkeypatch.setenv("ANY2ALL_DATA", str(data_folder))
+    with pytest.raises(SystemExit) as caught:
+        monai.bundle.run(config_file=str(CONFIG), model_file=str(tiny_model_file), tasks="nothing", slices=1)
+    assert caught.value.code == 2 and "error: tasks: no such entry; got 'nothing'" in capsys.readouterr().err
