@@ -169,6 +169,6 @@ def test_the_mean_image_is_the_rival_of_synthetic_images(tiny_prior):
 def test_settings_to_try_are_every_combination():
     tried = variations({"name": "m", "sampler": "mds"}, ["gamma=1,5", "eta_convention=dds,ddim"])
     assert [(m["gamma"], m["eta_convention"]) for m in tried] == [(1, "dds"), (1, "ddim"), (5, "dds"), (5, "ddim")]
-    assert tried[3]["name"] == "m gamma=5 eta_convention=ddim"
+    assert tried[3]["name"] == "gamma=5 eta_convention=ddim"
     with pytest.raises(Any2allError):
         variations({"name": "m"}, ["gamma"])

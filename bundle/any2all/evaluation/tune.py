@@ -24,7 +24,7 @@ def variations(method: Mapping[str, Any], vary: Sequence[str]) -> list[dict[str,
     """The method with every combination of settings.
 
     >>> [m["name"] for m in variations({"name": "a", "sampler": "mds"}, ["gamma=1,5"])]
-    ['a gamma=1', 'a gamma=5']
+    ['gamma=1', 'gamma=5']
     """
     choices = []
     for words in vary:
