@@ -32,10 +32,9 @@ def variations(method: Mapping[str, Any], vary: Sequence[str]) -> list[dict[str,
         if not equals or not values:
             raise Any2allError("a setting and its values are expected", key="vary", value=words, allowed="gamma=1,5,20")
         choices.append([(key, _value(value)) for value in values.split(",")])
-    named = [
-        (" ".join([method["name"], *(f"{k}={v}" for k, v in chosen)]), dict(chosen)) for chosen in product(*choices)
-    ]
-    return [{**method, **settings, "name": name} for name, settings in named]
+    combinations = list(product(*choices))
+    names = [" ".join(f"{key}={value}" for key, value in picked) or method["name"] for picked in combinations]
+    return [{**method, **dict(picked), "name": name} for name, picked in zip(names, combinations, strict=True)]
 
 
 def _value(text: str) -> Any:
