@@ -46,11 +46,25 @@ def write_results(
         Any2allError: results are there already and ``overwrite`` is not given, files of somebody else would be
             replaced, or the disk is full (code ``storage``). Nothing is left behind then.
     """
+    with whole_folder(folder, [output.name for output in result.outputs], overwrite) as partial:
+        _write_all(result, partial, stack, slice_index)
+    return Path(os.path.realpath(folder))
+
+
+@contextmanager
+def whole_folder(folder: str | Path, outputs: list[str], overwrite: bool) -> Iterator[Path]:
+    """A folder to write into, whose files appear in ``folder`` together when the block ends well, and else not at all.
+
+    A ``summary.json`` with ``any2all_summary`` and ``files`` has to be among them, so that a later run knows them.
+
+    Raises:
+        Any2allError: see `write_results`.
+    """
     folder = Path(os.path.realpath(folder))
-    check_folder(folder, [output.name for output in result.outputs], overwrite)
+    check_folder(folder, outputs, overwrite)
     try:
         with _made_parents(folder), _partial(folder) as partial:
-            _write_all(result, partial, stack, slice_index)
+            yield partial
             _publish(partial, folder)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -61,7 +75,6 @@ def write_results(
             hint="nothing new was left there",
             code="storage",
         ) from error
-    return folder
 
 
 def check_folder(folder: str | Path, outputs: list[str], overwrite: bool) -> None:
@@ -107,7 +120,7 @@ def _files_of_earlier_run(folder: Path) -> set[str]:
 
 
 def _is_result_name(name: str) -> bool:
-    return name in (SUMMARY, REPORT, SAMPLES) or (name.endswith(".nii.gz") and "\\" not in name)
+    return name in (SUMMARY, SAMPLES) or (name.endswith((".nii.gz", ".png")) and "\\" not in name)
 
 
 @contextmanager

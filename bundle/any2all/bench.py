@@ -1,0 +1,123 @@
+"""``python -m any2all.bench``: what the presets cost, as ratios to the paper's sampler in the same run.
+
+Seconds depend on the machine; ratios on the same prior, slices and moment depend on it much less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .demo import MODEL, STUDY
+from .diffusion.prior import NetworkPrior, load_prior
+from .evaluation.text import markdown_table
+from .frame import expected_shape, lay_frame, measure
+from .inputs import aligned, read_inputs
+from .physics.measurements import Measurements
+from .samplers import Problem, build_sampler
+from .samplers.noise import VolumeNoise
+from .study import SamplerSettings, StudySpec, load_study, resolve_sampler
+from .study.presets import PRESETS
+from .workflow import as_count, front_door
+
+MDS_STEPS = 150
+SLICES = 4
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Time mds and every preset on a few slices of the demonstration study, and print the table."""
+    options = _parser().parse_args(arguments)
+    with front_door():
+        prior = load_prior(options.model, options.device)
+        spec = load_study(STUDY, prior.stack)
+        measured, shape = some_slices(spec, prior, as_count(options.slices, "slices"))
+        rows = [timed(name, how, measured, shape, prior, spec) for name, how in contestants(spec, prior).items()]
+    print(f"{shape[0]} slices of the demonstration study, {torch.get_num_threads()} threads, {platform.machine()}")
+    print(table(rows))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The measurements as Markdown, each beside the first one."""
+    base = rows[0]["seconds"]
+    header = ("sampler", "samples", "network passes a slice", "seconds a slice", f"ratio to {rows[0]['name']}")
+    cells = []
+    for row in rows:
+        each, ratio = row["seconds"] / row["slices"], row["seconds"] / base
+        cells.append((row["name"], str(row["samples"]), str(row["passes"]), f"{each:.2f}", f"{ratio:.2f}"))
+    return markdown_table(header, cells)
+
+
+def contestants(spec: StudySpec, prior: NetworkPrior) -> dict[str, SamplerSettings]:
+    """One sample of mds first, then the presets as they are; a ``shared`` prior has no presets."""
+    paper = spec.sampler.model_copy(update={"name": "mds", "steps": MDS_STEPS, "samples": 1})
+    found = {f"mds-{MDS_STEPS}": resolve_sampler(replace(spec, sampler=paper), prior.noise_levels)}
+    if prior.noise_levels == "per_modality":
+        for preset in PRESETS:
+            found[preset] = resolve_sampler(replace(spec, preset=preset), prior.noise_levels)
+    return found
+
+
+def some_slices(spec: StudySpec, prior: NetworkPrior, slices: int) -> tuple[Measurements, tuple[int, int, int, int]]:
+    """The study's measurements on its middle slices, and the shape (Z, M, H, W) of their stack."""
+    inputs = aligned(read_inputs(spec, prior.stack), spec, prior.stack, 0)
+    frame = lay_frame(inputs, prior.card)
+    shape = expected_shape(frame, prior)
+    first = max((shape[0] - slices) // 2, 0)
+    chosen = torch.arange(first, min(first + slices, shape[0]))
+    return measure(inputs, frame, prior.stack).select(chosen), (len(chosen), *shape[1:])
+
+
+def timed(
+    name: str,
+    settings: SamplerSettings,
+    measured: Measurements,
+    shape: tuple[int, int, int, int],
+    prior: NetworkPrior,
+    spec: StudySpec,
+) -> dict[str, Any]:
+    """Seconds of one sampler for all its samples of all slices, after a first step that nobody is charged for.
+
+    The problem is made anew, so that nobody uses an eigenbasis that another one paid for.
+    """
+
+    def draw(steps: int, samples: int) -> int:
+        passes = [0]
+        build_sampler(replace(settings, steps=steps), prior.stack, bool(spec.undersampled)).sample(
+            prior,
+            Problem.of(measured, shape),
+            VolumeNoise(shape[1:], settings.seed, spec.subject),
+            samples=samples,
+            device=prior.device,
+            progress=lambda done, total: passes.append(done),
+        )
+        return passes[-1] // shape[0]
+
+    draw(1, 1)
+    started = time.perf_counter()
+    passes = draw(settings.steps, settings.samples)
+    seconds = round(time.perf_counter() - started, 3)
+    return {"name": name, "samples": settings.samples, "slices": shape[0], "passes": passes, "seconds": seconds}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m any2all.bench", description=__doc__)
+    parser.add_argument("--model", type=Path, default=MODEL, help="weights, their card beside them")
+    parser.add_argument("--slices", type=int, default=SLICES)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=Path, help="write the numbers there, too")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
