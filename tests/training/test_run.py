@@ -1,4 +1,4 @@
-"""``train.json`` as a user runs it, on a small cohort of phantoms: it ends, resumes, draws curves, spreads over ranks."""
+"""``train.json`` as a user runs it, on small phantoms: it ends, resumes, draws curves, spreads over ranks."""
 
 from __future__ import annotations
 
