@@ -95,7 +95,7 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
         samples = draw(problem, prior, settings, spec, frame.first_slice, run)
     with run.stage("restoring"):
         truth = read_truth(run.truth, spec, prior)
-        restoring = Restoring(inputs, frame, prior.card, prior.stack, spec.save_samples, truth)
+        restoring = Restoring(inputs, frame, prior.card, prior.stack, spec.save_samples, truth, settings.seed)
         outputs = [restoring.output(name, samples[:, :, prior.stack.index(name)]) for name in spec.outputs]
     with run.stage("scores"):
         outputs = [scored(output, inputs, prior, run) for output in outputs]
@@ -116,7 +116,7 @@ def draw(
     problem: Problem, prior: NetworkPrior, settings: SamplerSettings, spec: StudySpec, first_slice: int, run: Run
 ) -> Tensor:
     """Samples (K, Z, M, H, W) in u of the frame's slices."""
-    sampler = build_sampler(settings, prior.stack, bool(spec.undersampled))
+    sampler = build_sampler(settings, prior.stack)
     noise = VolumeNoise(problem.shape[1:], settings.seed, spec.subject, SLICE_CORRELATION, first_slice)
     x = sampler.sample(
         prior,

@@ -20,6 +20,7 @@ from .inputs import Inputs, RawData
 from .intensity import from_u, head_mask, scale_of, to_u
 from .output import ModalityResult
 from .physics.grids import Interpolate
+from .physics.measurements import Channel
 from .physics.solve import final_solve
 from .stack import Modality, Stack
 
@@ -37,6 +38,7 @@ class Restoring:
     stack: Stack
     keep_samples: bool
     truth: dict[str, Volume]
+    seed: int = 0
 
     def output(self, name: str, samples: Tensor) -> ModalityResult:
         """One output from its samples (K, Z, H, W) in u on the frame's grid."""
@@ -66,7 +68,7 @@ class Restoring:
             for sample in samples:
                 yield sample.numpy(), self.frame.grid
             return
-        solved = reconstructed(samples, raw, self.frame, self.card)
+        solved = reconstructed(samples, raw, self.frame, self.card, self.seed)
         for sample in solved:
             yield sample.numpy(), raw.grid
 
@@ -96,27 +98,42 @@ class Restoring:
         return Volume(from_u(to_u(truth.data, normalisation, scale), normalisation), truth.grid)
 
 
-def reconstructed(samples: Tensor, raw: RawData, frame: Frame, card: PriorCard) -> Tensor:
+def reconstructed(samples: Tensor, raw: RawData, frame: Frame, card: PriorCard, seed: int = 0) -> Tensor:
     """Samples (K, Z, H, W) in u → (K, Z_acq, H_acq, W_acq) on the acquisition grid after the final solve.
 
-    Slices that were not sampled (no head in them) keep the classical reconstruction.
+    Each sample meets its own copy of the data, y + e_k (see `_noise_images`), so that the spread of the samples holds
+    what the noise of the measurement leaves open. Slices that were not sampled (no head in them) keep the classical
+    reconstruction.
     """
     acquisition = raw.acquisition.scaled(raw.scale)
     shape = (frame.grid.shape[1], frame.grid.shape[2])
     up = Interpolate(shape, acquisition.matrix, frame.encoded)
     slices = torch.arange(frame.slices.start, frame.slices.stop)
     channel = acquisition.channel().select(slices)
-    noise_std = max(acquisition.noise_std, NO_NOISE_STD)
-    solved = final_solve(
-        channel.data,
-        channel.operator,
-        up.forward(samples).clamp(0, None),
-        noise_std**2 / 2,
-        card.detail_mse.get(raw.name, DEFAULT_DETAIL_MSE),
-    )
+    noise_variance = max(acquisition.noise_std, NO_NOISE_STD) ** 2 / 2
+    prior_variance = card.detail_mse.get(raw.name, DEFAULT_DETAIL_MSE)
+    start = up.forward(samples).clamp(0, None)
+    if len(samples) > 1:
+        start += prior_variance / noise_variance * _noise_images(channel, noise_variance, len(samples), seed)
+    solved = final_solve(channel.data, channel.operator, start, noise_variance, prior_variance)
     whole = torch.from_numpy(raw.first.data / raw.scale).expand(len(samples), *raw.grid.shape).clone()
     whole[:, frame.slices] = solved
     return whole
+
+
+def _noise_images(channel: Channel, noise_variance: float, samples: int, seed: int) -> Tensor:
+    """Re(A^H e_k) (K, Z, H, W) of simulated noise e_k; added to the start of the final solve it acts as y + e_k.
+
+    The K draws of a slice are centred and rescaled, so that the mean of the samples is what the data alone would give.
+    """
+    images = []
+    for z in range(channel.data.shape[0]):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + z)
+        shape = (samples, *channel.data.shape[1:], 2)
+        noise = torch.view_as_complex(torch.randn(shape, generator=generator) * noise_variance**0.5)
+        noise = (noise - noise.mean(0)) * (samples / (samples - 1)) ** 0.5
+        images.append(channel.operator.select(torch.tensor([z])).adjoint(noise))
+    return torch.stack(images, dim=1)
 
 
 class RunningMoments:

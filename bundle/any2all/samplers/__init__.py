@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Ancestral", "MCS", "MDS", "MPS", "Problem", "Sampler", "build_sampler"]
 
 
-def build_sampler(settings: SamplerSettings, stack: Stack, has_raw_data: bool) -> Sampler:
+def build_sampler(settings: SamplerSettings, stack: Stack) -> Sampler:
     """The sampler that a study's settings describe."""
     if settings.name == "mps":
         weights = {stack.index(name): weight for name, weight in settings.weights.items()}
