@@ -23,7 +23,6 @@ setup: $(READY)
 
 $(READY): pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[test]"
 	rm -f .venv/.ready-*
 	touch $@
