@@ -34,7 +34,7 @@ from .samplers import Ancestral, Problem
 from .samplers.noise import VolumeNoise
 from .stack import Modality
 from .training.cohort import TrainingData, training_data, validation_stacks
-from .training.datasets import load_stack_volumes
+from .training.datasets import load_fitted_stack
 from .workflow import StageProgress, as_count, as_flag, as_folder, front_door, shortest
 
 PICTURE = "generated.png"
@@ -106,7 +106,7 @@ def training_bank(prior: NetworkPrior, data: TrainingData, slices: int, progress
             if progress is not None:
                 progress(f"rendering training slices ({rendered} of {slices})", rendered, slices)
     for entry in data.entries:
-        item = load_stack_volumes(entry, card.stack, card.spacing_mm, card.matrix)
+        item = load_fitted_stack(entry, card.stack, card.spacing_mm, card.matrix)
         images.append(item["image"])
         present.append(item["present"].expand(len(item["image"]), -1))
         sources += ["real"] * len(item["image"])

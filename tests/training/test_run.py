@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from any2all.diffusion.prior import load_prior
+from any2all.stack import load_stack
+from any2all.training.cohort import training_data, validation_stacks
 from any2all.training.engine import fresh_seed
 from any2all.training.finish import mean_image_file
 from ignite.engine import Events
@@ -167,6 +170,16 @@ def test_without_data_nothing_starts(tmp_path, capsys, monkeypatch):
         workflow("train.json", output_dir=str(tmp_path), total_iterations=1).run()
     assert left.value.code == 2
     assert "error: ANY2ALL_DATA: data folder not found" in capsys.readouterr().err
+
+
+def test_validation_stacks_are_complete_and_fit_the_grid(small_cohort):
+    stack = load_stack()
+    data = training_data(None, small_cohort, stack)
+    assert [len(entry) for entry in data.entries] == [6, 2] and data.validation_head is None
+    slices = validation_stacks(data, stack, (16, 24), (8.0, 8.0, 6.0), slices=4)  # a grid smaller than the head
+    assert slices.shape == (4, 6, 16, 24) and slices.min() >= -1 and slices.max() <= 1
+    incomplete = replace(data, validation_entries=data.entries[1:])
+    assert validation_stacks(incomplete, stack, (16, 24), (8.0, 8.0, 6.0)) is None
 
 
 def test_the_papers_recipe(small_cohort, tmp_path):

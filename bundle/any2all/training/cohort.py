@@ -17,7 +17,7 @@ from ..phantom.labels import load_head_labels
 from ..phantom.parameters import draw_parameters
 from ..phantom.render import RenderGrid, render
 from ..stack import Stack
-from .datasets import load_stack_volumes, read_datalist
+from .datasets import load_fitted_stack, read_datalist
 
 DATA_VARIABLE = "ANY2ALL_DATA"
 DEFAULT_DATA = Path("../shared/data")
@@ -130,7 +130,7 @@ def validation_stacks(
     complete = [entry for entry in data.validation_entries if set(stack.names) <= set(entry)]
     parts = []
     for entry in complete:
-        image = load_stack_volumes(entry, stack, spacing_mm, matrix)["image"]
+        image = load_fitted_stack(entry, stack, spacing_mm, matrix)["image"]
         parts.append(image[torch.linspace(0, len(image) - 1, min(slices, len(image))).long()])
     return torch.cat(parts) if parts else None
 

@@ -81,6 +81,14 @@ def centre_fit(image: Tensor, matrix: Sequence[int], fill: float = -1.0) -> Tens
     return image
 
 
+def load_fitted_stack(
+    entry: Mapping[str, str], stack: Stack, spacing_mm: Sequence[float], matrix: Sequence[int]
+) -> Item:
+    """`load_stack_volumes` at exactly (H, W) = ``matrix``: what a large head has beyond it is cut off."""
+    item = load_stack_volumes(entry, stack, spacing_mm, matrix)
+    return {**item, "image": centre_fit(item["image"], matrix)}
+
+
 class StackCohort(IterableDataset):
     """Endless random slices of real subjects, complete or not, all held in memory on a few in-plane spacings.
 
@@ -107,9 +115,7 @@ class StackCohort(IterableDataset):
         for entry in entries:
             for f in spacing_factors:
                 spacing = (spacing_mm[0] * f, spacing_mm[1] * f, spacing_mm[2])
-                subject = load_stack_volumes(entry, stack, spacing, matrix)
-                subject["image"] = centre_fit(subject["image"], matrix)
-                self.subjects.append(subject)
+                self.subjects.append(load_fitted_stack(entry, stack, spacing, matrix))
 
     def __iter__(self) -> Iterator[Item]:
         generator = worker_generator(self.seed)
