@@ -93,7 +93,7 @@ def timed(
 
     def draw(steps: int, samples: int) -> int:
         passes = [0]
-        build_sampler(replace(settings, steps=steps), prior.stack, bool(spec.undersampled)).sample(
+        build_sampler(replace(settings, steps=steps), prior.stack).sample(
             prior,
             Problem.of(measured, shape),
             VolumeNoise(shape[1:], settings.seed, spec.subject),
