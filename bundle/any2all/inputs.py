@@ -51,7 +51,7 @@ class RawData:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """All that was given, in stack order. ``reference`` is the volume, in its own file's axis order, that fixes the world."""
+    """All that was given, in stack order; ``reference`` fixes the world, in its own file's axis order."""
 
     images: tuple[GivenImage, ...]
     raw: tuple[RawData, ...]
@@ -121,7 +121,10 @@ def _measured(modality: ModalitySpec) -> Acquisition:
         slices, *rest = raw.kspace.shape
         if maps.shape[0] not in (1, slices) or list(maps.shape[1:]) != rest:
             raise Any2allError(
-                "the coil maps do not fit the k-space", key=f"{key}.coil_maps", value=maps.shape, allowed=raw.kspace.shape
+                "the coil maps do not fit the k-space",
+                key=f"{key}.coil_maps",
+                value=maps.shape,
+                allowed=raw.kspace.shape,
             )
         raw = replace(raw, coil_maps=maps)
     if modality.voxel_size_mm is not None:

@@ -1,6 +1,6 @@
 """The main job, top to bottom: a study becomes measurements, a sampler fills the stack, volumes return to the scanner.
 
-    study → inputs → one world → the prior's grid → measurements → samples → the reference grid → files
+study → inputs → one world → the prior's grid → measurements → samples → the reference grid → files
 """
 
 from __future__ import annotations
@@ -172,4 +172,3 @@ def _warnings(spec: StudySpec, prior: NetworkPrior, settings: SamplerSettings) -
     if settings.samples == 1:
         warnings.append("one sample was drawn: no uncertainty was computed")
     return warnings
-

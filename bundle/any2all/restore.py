@@ -162,4 +162,3 @@ class RunningMoments:
 def given_on_reference(inputs: Inputs) -> dict[str, Volume]:
     """Available images on the reference grid, for the picture."""
     return {image.name: to_grid(image.volume, inputs.reference.grid, order=1) for image in inputs.images}
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Union
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -38,7 +38,7 @@ class PiecewiseNormalisation(_Frozen):
     u: tuple[float, ...]
 
     @model_validator(mode="after")
-    def _increasing(self) -> "PiecewiseNormalisation":
+    def _increasing(self) -> PiecewiseNormalisation:
         for knots in (self.values, self.u):
             if len(knots) < 2 or any(b <= a for a, b in zip(knots, knots[1:])):
                 raise ValueError("piecewise knots must increase and number at least two")
@@ -55,7 +55,7 @@ class LinearNormalisation(_Frozen):
 
 
 Normalisation = Annotated[
-    Union[PercentileNormalisation, PiecewiseNormalisation, LinearNormalisation], Field(discriminator="kind")
+    PercentileNormalisation | PiecewiseNormalisation | LinearNormalisation, Field(discriminator="kind")
 ]
 
 
@@ -99,7 +99,7 @@ class Stack(_Frozen):
     modalities: tuple[Modality, ...]
 
     @model_validator(mode="after")
-    def _unique(self) -> "Stack":
+    def _unique(self) -> Stack:
         if len(set(self.names)) != len(self.names) or not self.names:
             raise ValueError("a stack needs modalities with distinct names")
         return self

@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-
 from any2all.diffusion.calibration import Calibration, companion_sets, measure_calibration
 from any2all.diffusion.prior import (
     NetworkPrior,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.distributions import MultivariateNormal
-
 from any2all.diffusion.oracles import GaussianPrior, MixturePrior
 from any2all.physics.measurements import Channel, Measurements
 from any2all.physics.operators import MulticoilFourier
+from torch.distributions import MultivariateNormal
 
 SHAPE = (3, 2, 4)
 N = 24

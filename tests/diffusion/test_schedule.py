@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
-
 from any2all.diffusion.schedule import cosine_schedule, log_snr_levels, uniform_pairs
 from any2all.samplers.updates import ancestral_update, beta_tilde, ddim_update, noise_estimate
+from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 
 SCHEDULE = cosine_schedule()
 

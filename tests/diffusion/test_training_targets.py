@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from any2all.diffusion.prior import x0_from_prediction
 from any2all.training.handlers import EMA
 from any2all.training.levels import LevelMixture, draw_levels

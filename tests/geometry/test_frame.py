@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from any2all.diffusion.prior import PriorCard
 from any2all.errors import Any2allError
 from any2all.frame import lay_frame
@@ -18,15 +17,16 @@ def card() -> PriorCard:
 
 
 def raw(size, spacing, slices=5, name="T1", shift=(0.0, 0.0)) -> RawData:
-    affine = np.array(
-        [[0, 0, -spacing[1], 40.0], [0, -spacing[0], 0, 90.0], [4.0, 0, 0, -10.0], [0, 0, 0, 1.0]]
-    )
+    affine = np.array([[0, 0, -spacing[1], 40.0], [0, -spacing[0], 0, 90.0], [4.0, 0, 0, -10.0], [0, 0, 0, 1.0]])
     grid = Grid((slices, *size), affine)
     h, w = np.meshgrid(*(np.arange(n) for n in size), indexing="ij")
     radius = ((h - size[0] / 2 - shift[0]) * spacing[0]) ** 2 + ((w - size[1] / 2 - shift[1]) * spacing[1]) ** 2
     mask = np.broadcast_to(radius < 70**2, grid.shape).copy()
     acquisition = Acquisition(
-        np.zeros((slices, 1, *size), np.complex64), np.ones(size, np.float32), np.ones((1, 1, *size), np.complex64), 0.01
+        np.zeros((slices, 1, *size), np.complex64),
+        np.ones(size, np.float32),
+        np.ones((1, 1, *size), np.complex64),
+        0.01,
     )
     return RawData(name, acquisition, Volume(mask.astype(np.float32), grid), mask, 1.0, None)
 

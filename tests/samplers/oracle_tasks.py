@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-
 from any2all.diffusion.oracles import GaussianPrior, MixturePrior
 from any2all.diffusion.schedule import cosine_schedule
 from any2all.physics.measurements import Channel, Measurements
 from any2all.physics.operators import MulticoilFourier
+from torch import Tensor
 
 IMAGE = (4, 16)
 NOISE_STD = 0.01

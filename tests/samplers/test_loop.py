@@ -6,8 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from oracle_tasks import IMAGE, field_covariance, flair_task, joint_covariance, undersampled
-
 from any2all.diffusion.oracles import GaussianPrior
 from any2all.errors import Cancelled
 from any2all.physics.measurements import Channel, Measurements
@@ -17,6 +15,7 @@ from any2all.samplers.mcs import MCS
 from any2all.samplers.mds import MDS
 from any2all.samplers.mps import MPS
 from any2all.samplers.noise import VolumeNoise
+from oracle_tasks import IMAGE, field_covariance, flair_task, joint_covariance, undersampled
 
 PRIOR, MEASUREMENTS = flair_task(slices=3)
 SHAPE = (3, *PRIOR.shape)

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from oracle_tasks import flair_task, synthesis_task
-
 from any2all.samplers.base import Problem, Sampler
 from any2all.samplers.mcs import MCS
 from any2all.samplers.mds import MDS
 from any2all.samplers.mps import MPS
 from any2all.samplers.noise import VolumeNoise
+from oracle_tasks import flair_task, synthesis_task
 
 FLAIR, SYNTHESIS = flair_task(), synthesis_task()
 MDS_GAMMAS = (1.0, 5.0, 20.0, 50.0)

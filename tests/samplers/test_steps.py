@@ -5,19 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import any2all.samplers.consistency as consistency
 import pytest
 import torch
-from oracle_tasks import (
-    IMAGE,
-    NOISE_STD,
-    WhitePrior,
-    field_covariance,
-    flair_task,
-    joint_covariance,
-    undersampled,
-)
-
-import any2all.samplers.consistency as consistency
 from any2all.diffusion.oracles import GaussianPrior
 from any2all.diffusion.schedule import cosine_schedule
 from any2all.physics.measurements import Channel, Measurements
@@ -27,6 +17,15 @@ from any2all.samplers.mcs import _extrapolated
 from any2all.samplers.mds import FAITHFUL_CG_ITERATIONS, MDS
 from any2all.samplers.mps import MPS
 from any2all.samplers.updates import beta_tilde, ddim_update, half_log_snr
+from oracle_tasks import (
+    IMAGE,
+    NOISE_STD,
+    WhitePrior,
+    field_covariance,
+    flair_task,
+    joint_covariance,
+    undersampled,
+)
 
 SCHEDULE = cosine_schedule()
 

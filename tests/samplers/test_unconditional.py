@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracle_tasks import WhitePrior
-
 from any2all.diffusion.oracles import GaussianPrior
 from any2all.physics.measurements import Channel, Measurements
 from any2all.samplers.ancestral import Ancestral
@@ -14,6 +12,7 @@ from any2all.samplers.mcs import MCS
 from any2all.samplers.mds import MDS
 from any2all.samplers.mps import MPS
 from any2all.samplers.noise import VolumeNoise
+from oracle_tasks import WhitePrior
 
 STD = 0.5
 TOLERANCE = 0.02

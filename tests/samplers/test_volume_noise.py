@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracle_tasks import WhitePrior
-
 from any2all.physics.measurements import Channel, Measurements
 from any2all.samplers.base import Problem
 from any2all.samplers.mcs import MCS
 from any2all.samplers.noise import START, VolumeNoise
+from oracle_tasks import WhitePrior
 
 SLICES, SHAPE = 12, (2, 64, 64)
 

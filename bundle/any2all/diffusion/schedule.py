@@ -58,9 +58,7 @@ def cosine_schedule(steps: int = T) -> Schedule:
     def squared_cosine(fraction: float) -> float:
         return math.cos((fraction + 0.008) / 1.008 * math.pi / 2) ** 2
 
-    betas = [
-        min(1.0 - squared_cosine((i + 1) / steps) / squared_cosine(i / steps), MAX_BETA) for i in range(steps)
-    ]
+    betas = [min(1.0 - squared_cosine((i + 1) / steps) / squared_cosine(i / steps), MAX_BETA) for i in range(steps)]
     alphas = 1.0 - torch.tensor(betas, dtype=torch.float64)
     return Schedule(torch.cat([torch.ones(1, dtype=torch.float64), alphas.cumprod(0)]))
 

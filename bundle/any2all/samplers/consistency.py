@@ -89,9 +89,7 @@ def _moment_correction(
         for m in raw:
             spread[:, m] = channels[m].operator.adjoint(direction[m])
         spread = covariance(spread)
-        image = {
-            m: channels[m].operator.forward(spread[:, m]) + channels[m].variance * direction[m] for m in raw
-        }
+        image = {m: channels[m].operator.forward(spread[:, m]) + channels[m].variance * direction[m] for m in raw}
         curvature = _inner(direction, image)
         # Jᵀ of a network is not quite symmetric: where the curvature is not positive the slice keeps what it has
         active = active & (curvature > 0)
