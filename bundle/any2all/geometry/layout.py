@@ -49,8 +49,8 @@ def prior_grid(
     """The grid on which the prior fills a study: the anchor's axes at the prior's resolution.
 
     In plane: the prior's spacing and at least its matrix, grown to multiples of 8 (what the network divides) that cover
-    the head, centred on the head. Along z: the anchor's own slices when they are not much thinner than the prior's, else
-    slices at the prior's distance that cover the anchor.
+    the head, centred on the head. Along z: the anchor's own slices when they are not much thinner than the prior's,
+    else slices at the prior's distance that cover the anchor.
 
     Args:
         anchor: canonical grid (S, P, L).
