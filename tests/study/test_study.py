@@ -287,7 +287,7 @@ def test_defaults_of_the_papers_samplers(folder):
     mps = resolved(folder, sampler={"name": "mps"}, noise_levels="shared")
     mds = resolved(folder, sampler={"name": "mds"}, preset="fast")
     assert (mps.steps, mps.zeta) == (1000, 1.0)
-    assert (mds.steps, mds.eta, mds.eta_convention, mds.gamma, mds.samples) == (150, 0.85, "dds", 10.0, 1)
+    assert (mds.steps, mds.eta, mds.eta_convention, mds.gamma, mds.samples) == (150, 0.85, "dds", 20.0, 1)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ class MDS(Sampler):
     steps: int = 150
     eta: float = 0.85
     eta_convention: EtaConvention = "dds"
-    gamma: float = 10.0
+    gamma: float = 20.0
     faithful: bool = False
     clamp: bool = True
     name = "mds"

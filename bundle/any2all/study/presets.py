@@ -56,7 +56,7 @@ def resolve_sampler(spec: StudySpec, noise_levels: Literal["shared", "per_modali
         eta=_or(said.eta, 0.85),
         eta_convention=said.eta_convention or ("ddim" if name == "mcs" else "dds"),
         zeta=_or(said.zeta, 1.0),
-        gamma=_or(said.gamma, 10.0),
+        gamma=_or(said.gamma, 20.0),
         weights=dict(said.weights or {}),
         faithful=_or(said.faithful, False),
         consistency=said.consistency or consistency,
