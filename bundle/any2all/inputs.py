@@ -10,7 +10,7 @@ from .errors import Any2allError
 from .geometry import Grid, Volume, canonical, check_overlap, read_volume
 from .intensity import head_mask, scale_of
 from .kspace.acquisition import Acquisition
-from .kspace.formats import read_kspace
+from .kspace.formats import read_coil_maps, read_kspace
 from .kspace.prepare import prepare
 from .kspace.reconstruct import first_reconstruction
 from .kspace.simulate import simulate_kspace
@@ -117,15 +117,7 @@ def _measured(modality: ModalitySpec) -> Acquisition:
     key = f"modalities.{modality.name}"
     raw = read_kspace(modality.kspace, f"{key}.kspace")
     if modality.coil_maps is not None:
-        maps = read_kspace(modality.coil_maps, f"{key}.coil_maps").kspace
-        slices, *rest = raw.kspace.shape
-        if maps.shape[0] not in (1, slices) or list(maps.shape[1:]) != rest:
-            raise Any2allError(
-                "the coil maps do not fit the k-space",
-                key=f"{key}.coil_maps",
-                value=maps.shape,
-                allowed=raw.kspace.shape,
-            )
+        maps = read_coil_maps(modality.coil_maps, raw.kspace, f"{key}.coil_maps")
         raw = replace(raw, coil_maps=maps)
     if modality.voxel_size_mm is not None:
         raw = replace(raw, voxel_size_mm=modality.voxel_size_mm)

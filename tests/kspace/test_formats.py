@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from any2all.errors import Any2allError
-from any2all.kspace.formats import read_kspace
+from any2all.kspace.formats import read_coil_maps, read_kspace
 from any2all.kspace.simulate import equispaced_mask
 
 
@@ -124,3 +124,22 @@ def test_extras_that_do_not_fit_are_refused(tmp_path, kspace, extra, words):
     np.savez(tmp_path / "a.npz", kspace=kspace, **extra)
     with pytest.raises(Any2allError, match=words):
         read_kspace(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("name", [None, "coil_maps", "kspace"])
+def test_coil_maps_keep_the_support_of_every_slice(tmp_path, kspace, name):
+    """Zero outside the head, as ESPIRiT leaves them, says nothing about a sampling mask."""
+    maps = np.ones(kspace.shape, np.complex64)
+    maps[0, ..., :9], maps[1, ..., 6:] = 0, 0
+    path = tmp_path / ("maps.npy" if name is None else "maps.npz")
+    np.save(path, maps) if name is None else np.savez(path, **{name: maps})
+    np.testing.assert_array_equal(read_coil_maps(path, kspace), maps)
+
+
+def test_coil_maps_of_another_shape_are_refused(tmp_path, kspace):
+    np.save(tmp_path / "maps.npy", np.ones((2, 12, 16), np.complex64))
+    with pytest.raises(Any2allError, match=r"^T1\.coil_maps: .* finite complex \(1 or 2, 3, 12, 16\)"):
+        read_coil_maps(tmp_path / "maps.npy", kspace, "T1.coil_maps")
+    np.savez(tmp_path / "maps.npz", mask=np.ones(16))
+    with pytest.raises(Any2allError, match="holds no coil maps"):
+        read_coil_maps(tmp_path / "maps.npz", kspace)

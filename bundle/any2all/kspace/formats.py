@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,22 +52,37 @@ def read_kspace(path: str | Path, key: str = "kspace") -> RawKspace:
         Any2allError: for a file that is missing, unreadable, truncated or of another format, and for k-space that is
             real, of another dimension, empty, not finite or all zero, or that does not fit its mask or maps.
     """
-    path = Path(path)
-    if path.suffix.lower() not in READABLE:
-        raise Any2allError("unknown k-space format", key=key, value=path.name, allowed=READABLE)
-    if not path.is_file():
-        raise Any2allError("no such file", key=key, value=str(path.name), allowed="an existing file")
-    arrays = _read_arrays(path, key)
+    arrays = _read_file(path, key)
     if "kspace" not in arrays:
-        raise Any2allError("the file holds no k-space", key=key, value=path.name, allowed="an array named kspace")
+        raise Any2allError("the file holds no k-space", key=key, value=Path(path).name, allowed="an array named kspace")
     return check_kspace(arrays, key)
+
+
+def read_coil_maps(path: str | Path, kspace: np.ndarray, key: str = "coil_maps") -> np.ndarray:
+    """Read and check the coil maps that belong to ``kspace`` ``(Z, C, H, W)``.
+
+    ``.npz`` and HDF5 hold them as ``coil_maps``, or as ``kspace`` where the file was written as k-space is.
+
+    Returns:
+        complex64 ``(1 | Z, C, H, W)``.
+
+    Raises:
+        Any2allError: for a file that cannot be used, and for maps that do not fit the k-space.
+    """
+    arrays = _read_file(path, key)
+    maps = arrays.get("coil_maps", arrays.get("kspace"))
+    if maps is None:
+        raise Any2allError(
+            "the file holds no coil maps", key=key, value=Path(path).name, allowed="an array named coil_maps"
+        )
+    return _checked_maps(np.asarray(maps), kspace, key)
 
 
 def check_kspace(arrays: dict[str, np.ndarray], key: str = "kspace") -> RawKspace:
     """Turn arrays by name (as in the files) into a :class:`RawKspace`, or refuse them as :func:`read_kspace` does."""
     kspace = _checked_samples(np.asarray(arrays["kspace"]), key)
     mask, notes = _checked_mask(arrays.get("mask"), kspace, key)
-    maps = _checked_maps(arrays.get("coil_maps"), kspace, key)
+    maps = _checked_maps(arrays["coil_maps"], kspace, f"{key}.coil_maps") if "coil_maps" in arrays else None
     noise_std = None if "noise_std" not in arrays else _positive(arrays["noise_std"], 1, f"{key}.noise_std")[0]
     voxel = None
     if "voxel_size_mm" in arrays:
@@ -74,7 +90,13 @@ def check_kspace(arrays: dict[str, np.ndarray], key: str = "kspace") -> RawKspac
     return RawKspace(kspace * mask, mask, maps, noise_std, voxel, notes)
 
 
-def _read_arrays(path: Path, key: str) -> dict[str, np.ndarray]:
+def _read_file(path: str | Path, key: str) -> dict[str, np.ndarray]:
+    """Arrays by name; the one array of a ``.npy`` is called ``kspace``."""
+    path = Path(path)
+    if path.suffix.lower() not in READABLE:
+        raise Any2allError("unknown k-space format", key=key, value=path.name, allowed=READABLE)
+    if not path.is_file():
+        raise Any2allError("no such file", key=key, value=path.name, allowed="an existing file")
     try:
         if path.suffix.lower() == ".npy":
             return {"kspace": np.load(path, allow_pickle=False)}
@@ -83,7 +105,7 @@ def _read_arrays(path: Path, key: str) -> dict[str, np.ndarray]:
                 return {name: archive[name] for name in _KEYS if name in archive.files}
         with h5py.File(path, "r") as file:
             return {name: file[name][()] for name in _KEYS if isinstance(file.get(name), h5py.Dataset)}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise Any2allError(
             "the file cannot be read; it may be truncated or of another format",
             key=key,
@@ -127,16 +149,14 @@ def _checked_mask(mask: np.ndarray | None, kspace: np.ndarray, key: str) -> tupl
     return np.broadcast_to(mask, (height, width)).astype(np.float32), ()
 
 
-def _checked_maps(maps: np.ndarray | None, kspace: np.ndarray, key: str) -> np.ndarray | None:
-    if maps is None:
-        return None
+def _checked_maps(maps: np.ndarray, kspace: np.ndarray, key: str) -> np.ndarray:
     maps = maps[None] if maps.ndim == 3 else maps
     slices, coils, height, width = kspace.shape
     fits = maps.ndim == 4 and maps.shape[0] in (1, slices) and maps.shape[1:] == (coils, height, width)
     if not fits or not np.iscomplexobj(maps) or not np.isfinite(maps).all() or not maps.any():
         raise Any2allError(
             "the coil maps do not fit the k-space",
-            key=f"{key}.coil_maps",
+            key=key,
             value=f"{maps.dtype} {maps.shape}",
             allowed=f"finite complex (1 or {slices}, {coils}, {height}, {width})",
         )
