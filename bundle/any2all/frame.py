@@ -13,7 +13,7 @@ import torch
 
 from .diffusion.prior import NetworkPrior, PriorCard
 from .errors import Any2allError
-from .geometry import Grid, Volume, head_bounds, prior_grid, resample
+from .geometry import Grid, Volume, canonical, head_bounds, prior_grid, resample
 from .geometry.layout import NETWORK_MULTIPLE
 from .inputs import GivenImage, Inputs, RawData
 from .intensity import to_u
@@ -23,6 +23,7 @@ from .stack import Modality, Stack
 
 LEAST_HEAD = 0.002
 SPACING_TOLERANCE = 0.15
+HEAD_BEYOND_SLICES = 2.0  # slices; less than that is a mask's own uncertainty
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +51,9 @@ def lay_frame(inputs: Inputs, card: PriorCard) -> Frame:
         whole, encoded = _raw_frame(inputs.raw, bounds, card)
     else:
         whole, encoded = prior_grid(anchor, card.spacing_mm, card.matrix, bounds), None
-    warnings = _grid_warnings(whole, card)
     keep = _slices_with_head(whole, _masks(inputs))
     grid = whole.scaled((len(keep), *whole.shape[1:]), np.array([keep[0], 0, 0]), np.ones(3))
-    return Frame(grid, whole, int(keep[0]), encoded, warnings)
+    return Frame(grid, whole, int(keep[0]), encoded, (*_grid_warnings(whole, card), *_coverage_warnings(inputs, grid)))
 
 
 def head_extent(inputs: Inputs) -> tuple[Grid, np.ndarray]:
@@ -61,7 +61,7 @@ def head_extent(inputs: Inputs) -> tuple[Grid, np.ndarray]:
 
     The median over what is given: one mask that leaks into noise does not widen it.
     """
-    anchor = inputs.raw[0].grid if inputs.raw else inputs.images[0].volume.grid
+    anchor = inputs.raw[0].grid if inputs.raw else canonical(inputs.reference).grid
     bounds = np.stack([head_bounds(mask, grid, anchor) for mask, grid in _masks(inputs)])
     return anchor, np.median(bounds, axis=0)
 
@@ -118,6 +118,27 @@ def _grid_warnings(grid: Grid, card: PriorCard) -> tuple[str, ...]:
     if np.abs(ratio - 1).max() > SPACING_TOLERANCE:
         h, w = grid.spacing_mm[1:]
         warnings.append(f"sampled at {h:.2f}×{w:.2f} mm, not the prior's {card.spacing_mm[:2]}")
+    return tuple(warnings)
+
+
+def _coverage_warnings(inputs: Inputs, grid: Grid) -> tuple[str, ...]:
+    """Where a given image ends inside the sampled slices, and where it shows head beyond all slices of raw data."""
+    warnings = []
+    for image in inputs.images:
+        there = Volume(np.ones(image.volume.grid.shape), image.volume.grid)
+        unseen = int((resample(there, grid, antialias=False).data.max(axis=(1, 2)) < 0.5).sum())
+        if unseen:
+            warnings.append(f"{image.name} does not reach {unseen} of {grid.shape[0]} slices, where it counts as air")
+    for item in inputs.raw[:1]:
+        step, count = item.grid.spacing_mm[0], item.grid.shape[0]
+        for image in inputs.images:
+            low, high = head_bounds(image.mask, image.volume.grid, item.grid)[0]
+            beyond = max(0.0, -0.5 * step - low) + max(0.0, high - (count - 0.5) * step)
+            if beyond > HEAD_BEYOND_SLICES * step:
+                warnings.append(
+                    f"{image.name} shows {beyond:.0f} mm of head above or below the raw data's slices: "
+                    "every output is empty there"
+                )
     return tuple(warnings)
 
 

@@ -86,6 +86,7 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
     settings = resolve_sampler(spec, prior.noise_levels)
     with run.stage("reading"):
         inputs = read_inputs(spec, prior.stack)
+        truth = read_truth(run.truth, spec, prior)
     with run.stage("registration"):
         inputs = aligned(inputs, spec, prior.stack, settings.seed)
     with run.stage("measurements"):
@@ -94,7 +95,6 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
     with run.stage("sampling"):
         samples = draw(problem, prior, settings, spec, frame.first_slice, run)
     with run.stage("restoring"):
-        truth = read_truth(run.truth, spec, prior)
         restoring = Restoring(inputs, frame, prior.card, prior.stack, spec.save_samples, truth, settings.seed)
         outputs = [restoring.output(name, samples[:, :, prior.stack.index(name)]) for name in spec.outputs]
     with run.stage("scores"):
@@ -102,7 +102,7 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
     return Result(
         subject=spec.subject,
         reference=inputs.reference,
-        given=given_on_reference(inputs),
+        given=given_on_reference(inputs, prior.stack),
         outputs=outputs,
         warnings=[*inputs.warnings, *frame.warnings, *_warnings(spec, prior, settings)],
         provenance=provenance(spec, prior, settings),
@@ -151,6 +151,7 @@ def scored(output: ModalityResult, inputs: Inputs, prior: NetworkPrior, run: Run
 def provenance(spec: StudySpec, prior: NetworkPrior, settings: SamplerSettings) -> dict[str, Any]:
     """Where a result comes from: prior, sampler, seed, and the checksums of what was given."""
     files = {path for modality in spec.modalities.values() for path in modality.paths}
+    folder = spec.folder.resolve()
     return {
         "software": f"any2all {__version__}",
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -158,7 +159,7 @@ def provenance(spec: StudySpec, prior: NetworkPrior, settings: SamplerSettings) 
         "sampler": asdict(settings),
         "seed": settings.seed,
         "study": spec.document,
-        "inputs_sha256": {file.name: file_sha256(file) for file in sorted(files)},
+        "inputs_sha256": {file.relative_to(folder).as_posix(): file_sha256(file) for file in sorted(files)},
     }
 
 

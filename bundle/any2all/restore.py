@@ -89,8 +89,7 @@ class Restoring:
         if name not in self.truth:
             return self._to_reference(raw.truth, 0.0) if raw and raw.truth else None
         given, normalisation = self.truth[name], modality.normalisation
-        background = float(from_u(np.zeros(1, np.float32), normalisation, 1.0)[0])
-        truth = self._to_reference(given, background)
+        truth = self._to_reference(given, _air(modality))
         if raw is not None:
             return truth
         image = canonical(given).data
@@ -159,6 +158,12 @@ class RunningMoments:
         return None if self.count < 2 else np.sqrt(self._squares / (self.count - 1))
 
 
-def given_on_reference(inputs: Inputs) -> dict[str, Volume]:
-    """Available images on the reference grid, for the picture."""
-    return {image.name: to_grid(image.volume, inputs.reference.grid, order=1) for image in inputs.images}
+def given_on_reference(inputs: Inputs, stack: Stack) -> dict[str, Volume]:
+    """Available images on the reference grid, air around them, for the picture."""
+    grid = inputs.reference.grid
+    return {i.name: to_grid(i.volume, grid, order=1, fill=_air(stack[i.name])) for i in inputs.images}
+
+
+def _air(modality: Modality) -> float:
+    """u = 0 in units."""
+    return float(from_u(np.zeros(1, np.float32), modality.normalisation)[0])

@@ -102,3 +102,49 @@ def test_the_first_available_modality_is_the_reference_unless_another_is_named(d
     desk.run(overwrite=True)
     assert desk.output("CT").shape == (56, 60, 12)
     assert np.abs(desk.output("CT").affine - smaller.affine).max() < 1e-5
+
+
+def slab(image, first, last):
+    """Some axial slices of a RAS image, where they were."""
+    return image.slicer[:, :, first:last]
+
+
+ONE_PASS = {"name": "mcs", "steps": 1, "samples": 1}
+
+
+def test_outputs_fill_the_named_reference_though_an_earlier_modality_is_a_slab(desk):
+    """Grids come from the reference: T1's four slices do not decide where there is a CT. The result says so."""
+    nib.save(slab(desk.image("T1"), 4, 8), desk.folder / "T1.nii.gz")
+    desk.only(
+        ONE_PASS,
+        T1={"status": "available", "file": "T1.nii.gz"},
+        T2FLAIR={"status": "available", "file": "T2FLAIR.nii.gz"},
+    )
+    desk.document |= {"outputs": ["CT"], "reference": "T2FLAIR", "registration": "none"}
+    result = desk.run()
+    filled = (desk.output("CT").get_fdata() > -1000).any(axis=(0, 1))
+    assert filled[1:11].all()
+    assert any(warning.startswith("T1 does not reach") for warning in result.warnings)
+    assert not any("T2FLAIR does not reach" in warning for warning in result.warnings)
+
+
+def test_head_beyond_the_raw_datas_slices_is_warned_about(desk):
+    raw = {"status": "undersampled", "file": "T2FLAIR.nii.gz", "simulate": {}}
+    nib.save(slab(desk.image("T2FLAIR"), 4, 8), desk.folder / "T2FLAIR.nii.gz")
+    desk.only(T1={"status": "available", "file": "T1.nii.gz"}, T2FLAIR=raw)
+    desk.document |= {"outputs": ["CT"], "registration": "none"}
+    result = desk.run()
+    made = desk.output("CT").get_fdata()
+    assert (made[..., :4] == -1000).all() and (made[..., 4:8] > -1000).any()
+    assert any(w.startswith("T1 shows") and "empty there" in w for w in result.warnings)
+
+
+def test_a_given_ct_is_shown_with_air_around_it(desk):
+    """0 HU is water, and would be a grey frame in the report."""
+    head = slab(desk.image("T1"), 3, 9)
+    nib.save(nib.Nifti1Image(head.get_fdata(dtype=np.float32) - 1000, head.affine), desk.folder / "CT.nii.gz")
+    desk.only(
+        ONE_PASS, T1={"status": "available", "file": "T1.nii.gz"}, CT={"status": "available", "file": "CT.nii.gz"}
+    )
+    desk.document |= {"outputs": ["PET"], "registration": "none"}
+    assert (desk.run().given["CT"].data[..., :3] == -1000).all()
