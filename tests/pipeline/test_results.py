@@ -111,3 +111,15 @@ def test_ctrl_c_leaves_nothing(desk, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         desk.run()
     assert desk.untouched
+
+
+def test_inputs_of_one_name_in_two_folders_keep_their_own_checksums(desk):
+    entries = {}
+    for name in ("T1", "T2FLAIR"):
+        (desk.folder / name).mkdir()
+        (desk.folder / f"{name}.nii.gz").rename(desk.folder / name / "image.nii.gz")
+        entries[name] = {"status": "available", "file": f"{name}/image.nii.gz"}
+    desk.only({"name": "mcs", "steps": 1, "samples": 1}, **entries)
+    desk.document["outputs"] = ["CT"]
+    sums = desk.run().provenance["inputs_sha256"]
+    assert set(sums) == {"T1/image.nii.gz", "T2FLAIR/image.nii.gz"} and len(set(sums.values())) == 2
