@@ -71,7 +71,6 @@ class PriorCard:
     stack: Stack
     calibration: Calibration | None = None
     detail_mse: dict[str, float] = field(default_factory=dict)
-    mean_image: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str | None = None
 
