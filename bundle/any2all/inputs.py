@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -107,9 +109,10 @@ def _simulated(modality: ModalitySpec, stack: Stack) -> tuple[Acquisition, Grid,
     truth = canonical(read_volume(modality.file, f"modalities.{modality.name}.file"))
     scale = _scale(modality.name, truth.data, head_mask(truth.data), stack, "file")
     s = modality.simulate
-    acquisition = simulate_kspace(
-        truth.data, s.coils, s.acceleration, s.acs_lines, s.noise_std * scale, s.seed, s.mask, s.phase
-    )
+    with _keys_of(modality):
+        acquisition = simulate_kspace(
+            truth.data, s.coils, s.acceleration, s.acs_lines, s.noise_std * scale, s.seed, s.mask, s.phase
+        )
     return acquisition, truth.grid, truth
 
 
@@ -121,7 +124,20 @@ def _measured(modality: ModalitySpec) -> Acquisition:
         raw = replace(raw, coil_maps=maps)
     if modality.voxel_size_mm is not None:
         raw = replace(raw, voxel_size_mm=modality.voxel_size_mm)
-    return prepare(raw, modality.noise_std)
+    with _keys_of(modality):
+        return prepare(raw, modality.noise_std)
+
+
+@contextmanager
+def _keys_of(modality: ModalitySpec) -> Iterator[None]:
+    """What `kspace` calls ``coil_maps`` or ``simulate.acs_lines`` is that key of this modality in the study."""
+    try:
+        yield
+    except Any2allError as error:
+        key = f"modalities.{modality.name}.{error.key}"
+        raise Any2allError(
+            error.message, key=key, value=error.value, allowed=error.allowed, hint=error.hint, code=error.code
+        ) from None
 
 
 def _raw_grid(modality: ModalitySpec, acquisition: Acquisition, centre: Grid | None) -> Grid:

@@ -1,5 +1,6 @@
 """Raw k-space in every format, and an input that has to be registered."""
 
+import json
 from dataclasses import replace
 
 import h5py
@@ -98,3 +99,24 @@ def test_registration_none_trusts_the_scanner(desk):
     inputs = read_inputs(spec, desk.prior.stack)
     same = aligned(inputs, replace(spec, registration="none"), desk.prior.stack)
     assert np.array_equal(same.raw[0].grid.affine, inputs.raw[0].grid.affine)
+
+
+def test_what_cannot_be_simulated_or_estimated_is_refused_by_its_key_in_the_study(desk):
+    desk.document["modalities"]["T2FLAIR"]["simulate"] = {"acs_lines": 65}
+    with pytest.raises(Any2allError, match="allowed: 0 to 64") as caught:
+        desk.run()
+    assert caught.value.key == "modalities.T2FLAIR.simulate.acs_lines"
+    made = simulate_kspace(np.ones((1, 32, 32), np.float32), acceleration=4)
+    np.save(desk.folder / "t1.npy", made.kspace)
+    desk.only(T1={"status": "undersampled", "kspace": "t1.npy", "voxel_size_mm": VOXEL_MM})
+    with pytest.raises(Any2allError, match="calibration block is too small") as caught:
+        desk.run()
+    assert caught.value.key == "modalities.T1.coil_maps" and desk.untouched
+
+
+def test_calibration_lines_lower_the_acceleration_and_the_result_says_so(desk):
+    """16 of 64 lines by R = 4, and 9 of the 12 in the middle beside them: R = 64 / 25."""
+    desk.document["modalities"]["T2FLAIR"]["simulate"] = {"acceleration": 4, "acs_lines": 12}
+    (desk.folder / "study.json").write_text(json.dumps(desk.document))
+    spec = load_study(desk.folder / "study.json", desk.prior.stack)
+    assert "T2FLAIR: acceleration is 2.56 with its calibration lines" in read_inputs(spec, desk.prior.stack).warnings

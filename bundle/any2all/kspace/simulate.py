@@ -101,12 +101,14 @@ def simulate_kspace(
         image = images[z] * np.exp(1j * smooth_phase((height, width), seed + z)) if phase == "smooth" else images[z]
         noise = _complex_noise((coils, height, width), noise_std, (seed, z))
         kspace[z] = sampled * (fft2c(maps[0] * image) + noise)
+    note = "simulated (an inverse crime: coil maps are known exactly, and the image has no phase)"
     if phase == "smooth":
-        notes = ["simulated with known coil maps; the phase was estimated from the calibration lines"]
+        note = "simulated with known coil maps; the phase was estimated from the calibration lines"
         maps = fold_phase(maps, estimate_phase(kspace, sampled, maps))
-        return Acquisition(kspace, sampled, maps, noise_std, notes=notes)
-    notes = ["simulated (an inverse crime: coil maps are known exactly, and the image has no phase)"]
-    return Acquisition(kspace, sampled, maps, noise_std, notes=notes)
+    acquisition = Acquisition(kspace, sampled, maps, noise_std, notes=[note])
+    if acs_lines:
+        acquisition.notes.append(f"acceleration is {acquisition.true_acceleration:.2f} with its calibration lines")
+    return acquisition
 
 
 def _complex_noise(shape: tuple[int, ...], std: float, seed: tuple[int, int]) -> np.ndarray:
