@@ -13,6 +13,9 @@ from any2all.kspace.coil_maps import (
     fold_phase,
     refine_phase,
 )
+from any2all.kspace.formats import check_kspace
+from any2all.kspace.prepare import prepare
+from any2all.kspace.reconstruct import sense
 from any2all.kspace.simulate import birdcage_maps, equispaced_mask, simulate_kspace, smooth_phase
 
 
@@ -59,3 +62,14 @@ def test_refined_phase_follows_the_true_one(phantom):
 def test_noise_is_estimated_from_the_outer_samples(phantom, noise_std):
     acquisition = simulate_kspace(phantom, noise_std=noise_std)
     assert estimate_noise_std(acquisition.kspace, acquisition.mask) == pytest.approx(noise_std, rel=0.1)
+
+
+def test_a_slice_without_support_is_empty_and_spoils_nothing(phantom):
+    """Coil maps that are zero in a slice, as ESPIRiT leaves them where it finds no head."""
+    made = simulate_kspace(phantom, acceleration=2, acs_lines=24, noise_std=0.002)
+    maps = np.repeat(made.coil_maps, 2, axis=0)
+    maps[1] = 0
+    acquisition = prepare(check_kspace({"kspace": made.kspace, "mask": made.mask, "coil_maps": maps}))
+    assert np.isfinite(acquisition.coil_maps).all()
+    images = sense(acquisition)
+    assert images[0].max() > 0.5 and (images[1] == 0).all()

@@ -120,8 +120,10 @@ def refine_phase(
         blur_pixels: standard deviation of the Gaussian blur; it keeps noise out of the phase.
     """
     peak = float(np.abs(np.sum(np.conj(coil_maps) * ifft2c(kspace), axis=1)).max())
-    phases = np.empty((kspace.shape[0], *mask.shape), np.float32)
+    phases = np.zeros((kspace.shape[0], *mask.shape), np.float32)
     for z, maps in enumerate(np.broadcast_to(coil_maps, kspace.shape)):
+        if not maps.any():  # a slice without a head has no support, and SigPy would divide by its largest eigenvalue
+            continue
         image = sigpy.mri.app.L1WaveletRecon(
             kspace[z], maps, lamda=lamda * peak, weights=mask, max_iter=20, show_pbar=False
         ).run()
