@@ -28,7 +28,7 @@ from .restore import Restoring, given_on_reference
 from .samplers import build_sampler
 from .samplers.base import Problem
 from .samplers.noise import VolumeNoise
-from .study import SamplerSettings, StudySpec, load_study, resolve_sampler
+from .study import SamplerSettings, StudySpec, ignored_keys, load_study, resolve_sampler
 
 Progress = Callable[[str, int, int], None]
 SLICE_CORRELATION = 0.0
@@ -95,7 +95,9 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
     with run.stage("sampling"):
         samples = draw(problem, prior, settings, spec, frame.first_slice, run)
     with run.stage("restoring"):
-        restoring = Restoring(inputs, frame, prior.card, prior.stack, spec.save_samples, truth, settings.seed)
+        restoring = Restoring(
+            inputs, frame, prior.card, prior.stack, spec.save_samples, truth, (settings.seed, spec.subject)
+        )
         outputs = [restoring.output(name, samples[:, :, prior.stack.index(name)]) for name in spec.outputs]
     with run.stage("scores"):
         outputs = [scored(output, inputs, prior, run) for output in outputs]
@@ -170,6 +172,8 @@ def _warnings(spec: StudySpec, prior: NetworkPrior, settings: SamplerSettings) -
     for modality in spec.modalities.values():
         if any(file_sha256(path) in trained_on for path in modality.paths):
             warnings.append(f"{modality.name}: the prior was trained on this very image, so the result flatters it")
+    for key in ignored_keys(spec, settings):
+        warnings.append(f"sampler.{key} means nothing to {settings.name} and was ignored")
     if settings.samples == 1:
         warnings.append("one sample was drawn: no uncertainty was computed")
     return warnings

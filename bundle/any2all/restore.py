@@ -22,6 +22,7 @@ from .output import ModalityResult
 from .physics.grids import Interpolate
 from .physics.measurements import Channel
 from .physics.solve import final_solve
+from .samplers.noise import seeded
 from .stack import Modality, Stack
 
 DEFAULT_DETAIL_MSE = 2e-3
@@ -38,7 +39,7 @@ class Restoring:
     stack: Stack
     keep_samples: bool
     truth: dict[str, Volume]
-    seed: int = 0
+    draws: tuple[int, str] = (0, "")
 
     def output(self, name: str, samples: Tensor) -> ModalityResult:
         """One output from its samples (K, Z, H, W) in u on the frame's grid."""
@@ -68,13 +69,15 @@ class Restoring:
             for sample in samples:
                 yield sample.numpy(), self.frame.grid
             return
-        solved = reconstructed(samples, raw, self.frame, self.card, self.seed)
+        solved = reconstructed(samples, raw, self.frame, self.card, self.draws)
         for sample in solved:
             yield sample.numpy(), raw.grid
 
     def _in_units(self, u: np.ndarray, grid: Grid, modality: Modality, scale: float | None) -> Volume:
         u_reference = self._to_reference(Volume(u, grid), 0.0)
-        return Volume(from_u(np.clip(u_reference.data, 0, None), modality.normalisation, scale), u_reference.grid)
+        return Volume(
+            from_u(np.clip(u_reference.data, 0, None if scale else 1), modality.normalisation, scale), u_reference.grid
+        )
 
     def _to_reference(self, volume: Volume, fill: float) -> Volume:
         # linear: an interpolating spline would ring around bone and write values that no sample holds
@@ -97,12 +100,12 @@ class Restoring:
         return Volume(from_u(to_u(truth.data, normalisation, scale), normalisation), truth.grid)
 
 
-def reconstructed(samples: Tensor, raw: RawData, frame: Frame, card: PriorCard, seed: int = 0) -> Tensor:
+def reconstructed(samples: Tensor, raw: RawData, frame: Frame, card: PriorCard, draws: tuple[int, str]) -> Tensor:
     """Samples (K, Z, H, W) in u → (K, Z_acq, H_acq, W_acq) on the acquisition grid after the final solve.
 
     Each sample meets its own copy of the data, y + e_k (see `_noise_images`), so that the spread of the samples holds
     what the noise of the measurement leaves open. Slices that were not sampled (no head in them) keep the classical
-    reconstruction.
+    reconstruction. ``draws``: the study's (seed, subject).
     """
     acquisition = raw.acquisition.scaled(raw.scale)
     shape = (frame.grid.shape[1], frame.grid.shape[2])
@@ -113,23 +116,23 @@ def reconstructed(samples: Tensor, raw: RawData, frame: Frame, card: PriorCard, 
     prior_variance = card.detail_mse.get(raw.name, DEFAULT_DETAIL_MSE)
     start = up.forward(samples).clamp(0, None)
     if len(samples) > 1:
-        start += prior_variance / noise_variance * _noise_images(channel, noise_variance, len(samples), seed)
+        keys = [(*draws, raw.name, z) for z in slices.tolist()]
+        start += prior_variance / noise_variance * _noise_images(channel, noise_variance, len(samples), keys)
     solved = final_solve(channel.data, channel.operator, start, noise_variance, prior_variance)
     whole = torch.from_numpy(raw.first.data / raw.scale).expand(len(samples), *raw.grid.shape).clone()
     whole[:, frame.slices] = solved
     return whole
 
 
-def _noise_images(channel: Channel, noise_variance: float, samples: int, seed: int) -> Tensor:
+def _noise_images(channel: Channel, noise_variance: float, samples: int, keys: list[tuple]) -> Tensor:
     """Re(A^H e_k) (K, Z, H, W) of simulated noise e_k; added to the start of the final solve it acts as y + e_k.
 
     The K draws of a slice are centred and rescaled, so that the mean of the samples is what the data alone would give.
     """
     images = []
     for z in range(channel.data.shape[0]):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + z)
         shape = (samples, *channel.data.shape[1:], 2)
-        noise = torch.view_as_complex(torch.randn(shape, generator=generator) * noise_variance**0.5)
+        noise = torch.view_as_complex(torch.randn(shape, generator=seeded(*keys[z])) * noise_variance**0.5)
         noise = (noise - noise.mean(0)) * (samples / (samples - 1)) ** 0.5
         images.append(channel.operator.select(torch.tensor([z])).adjoint(noise))
     return torch.stack(images, dim=1)

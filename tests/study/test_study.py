@@ -6,7 +6,7 @@ import os
 import pytest
 from any2all.errors import Any2allError
 from any2all.stack import load_stack
-from any2all.study import load_study, parse_study, resolve_sampler, study_json_schema
+from any2all.study import ignored_keys, load_study, parse_study, resolve_sampler, study_json_schema
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -295,7 +295,7 @@ def test_defaults_of_the_papers_samplers(folder):
     [
         ({"noise_levels": "shared"}, "sampler.name", "mds, mps"),
         ({"raw": True, "sampler": {"steps": 4}}, "sampler.steps", "5 to 1000"),
-        ({"sampler": {"steps": 1}}, "sampler.samples", "one sample"),
+        ({"sampler": {"steps": 1, "samples": 4}}, "sampler.samples", "one sample"),
         ({"preset": "fast", "sampler": {"samples": 2}}, "sampler.samples", "one sample"),
     ],
 )
@@ -323,3 +323,16 @@ def test_json_schema_holds_the_stack_and_every_key(folder):
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.Draft202012Validator.check_schema(schema)
     assert not list(jsonschema.Draft202012Validator(schema).iter_errors(example()))
+
+
+def test_keys_that_the_sampler_does_not_listen_to_are_named(folder):
+    (folder / "only_t1.nii.gz").write_bytes(b"not read here")
+    modalities = {"T1": {"status": "available", "file": "only_t1.nii.gz"}}
+    sampler = {"name": "mcs", "gamma": 3.0, "eta": 0.5, "zeta": 1.0, "steps": 3}
+    spec = parse_study({"modalities": modalities, "sampler": sampler}, load_stack(), folder)
+    assert ignored_keys(spec, resolve_sampler(spec, "per_modality")) == ("gamma", "zeta")
+
+
+def test_one_pass_means_one_sample_where_the_study_does_not_ask_for_more(folder):
+    settings = resolved(folder, sampler={"steps": 1})
+    assert (settings.name, settings.steps, settings.samples) == ("mcs", 1, 1)

@@ -54,6 +54,10 @@ class VolumeNoise:
         return zeta
 
     def _white(self, step: int, z: int, sample: int) -> Tensor:
-        key = f"{self.seed}/{self.subject}/{z}/{sample}/{step}".encode()
-        digest = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
-        return torch.randn(self.shape, generator=torch.Generator().manual_seed(digest))
+        return torch.randn(self.shape, generator=seeded(self.seed, self.subject, z, sample, step))
+
+
+def seeded(*parts: int | str) -> torch.Generator:
+    """A CPU generator of its own for these parts, such as (seed, subject, slice, sample)."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)

@@ -33,6 +33,11 @@ PRESETS: dict[str, tuple[int, int, Literal["calibrated", "moment"]]] = {  # mcs 
 }
 PAPER_STEPS = {"mps": 1000, "mds": 150}
 MCS_LEAST_STEPS_WITH_RAW_DATA = 5
+USED_BY = {  # keys that not every sampler listens to
+    "mps": {"zeta", "weights"},
+    "mds": {"eta", "eta_convention", "gamma", "faithful"},
+    "mcs": {"eta", "consistency"},
+}
 
 
 def resolve_sampler(spec: StudySpec, noise_levels: Literal["shared", "per_modality"]) -> SamplerSettings:
@@ -47,6 +52,8 @@ def resolve_sampler(spec: StudySpec, noise_levels: Literal["shared", "per_modali
     steps, samples, consistency = PRESETS[spec.preset]
     if spec.preset == "fast" and spec.available and not spec.undersampled:
         steps = 1
+    if said.steps == 1:
+        samples = 1
     name = said.name or "mcs"
     settings = SamplerSettings(
         name=name,
@@ -63,6 +70,12 @@ def resolve_sampler(spec: StudySpec, noise_levels: Literal["shared", "per_modali
     )
     _check_sampler(settings, spec, noise_levels)
     return settings
+
+
+def ignored_keys(spec: StudySpec, settings: SamplerSettings) -> tuple[str, ...]:
+    """Keys of the study's ``sampler`` that the chosen sampler does not listen to, in the document's order."""
+    special = set().union(*USED_BY.values())
+    return tuple(k for k in spec.document.get("sampler", {}) if k in special - USED_BY[settings.name])
 
 
 def _or(value: Any, default: Any) -> Any:
