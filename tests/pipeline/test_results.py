@@ -93,7 +93,9 @@ def test_progress_counts_passes_and_never_runs_backwards(desk):
     assert stages == ["reading", "registration", "measurements", "sampling", "restoring", "scores"]
     counts = [done for stage, done, total in seen if stage == "sampling" and total > 1]
     totals = {total for stage, _, total in seen if stage == "sampling" and total > 1}
-    assert counts == sorted(counts) and {counts[-1]} == totals == {5 * 12}
+    assert counts == sorted(counts) and {counts[-1]} == totals == {2 * 5 * 12}, (
+        "five passes to reconstruct, five to refill"
+    )
 
 
 def test_cancelling_leaves_nothing(desk):

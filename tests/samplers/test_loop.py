@@ -184,3 +184,18 @@ def test_two_raw_channels_with_other_coils_are_sampled_together():
             rms = float((residual.abs().square().sum() / sampled).sqrt())
             assert rms < 1.5 * channel.noise_std or sampler.name == "mds"
             assert rms < 6 * channel.noise_std
+
+
+def test_missing_images_are_sampled_again_given_the_reconstruction():
+    """Refilling leaves what was measured alone, and is a draw of the missing channel given that reconstruction."""
+    measurements = Measurements((Channel.missing(), MEASUREMENTS.channels[1]))
+    problem, seen = Problem.of(measurements, SHAPE), []
+    once = draw(MCS(6, clamp=False, refill=False), problem)
+    twice = draw(MCS(6, clamp=False), problem, progress=lambda done, total: seen.append((done, total)))
+    assert torch.equal(once[:, :, 1], twice[:, :, 1]) and not torch.equal(once[:, :, 0], twice[:, :, 0])
+    done, totals = zip(*seen)
+    assert list(done) == sorted(done) and set(totals) == {done[-1]} == {6 * 6 * 3 + 6 * 6}
+    for k in range(2):
+        given = Measurements((Channel.missing(), Channel.available((once[k, :, 1] + 1) / 2)))
+        alone = draw(MCS(6, clamp=False), Problem.of(given, SHAPE), samples=1, noise=noise(subject=f"p01/refill {k}"))
+        torch.testing.assert_close(twice[k, :, 0], alone[0, :, 0])

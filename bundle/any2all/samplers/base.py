@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from ..diffusion.prior import Prior
 from ..diffusion.schedule import Schedule
 from ..errors import Cancelled
-from ..physics.measurements import Measurements
+from ..physics.measurements import Channel, Measurements
 from ..physics.solve import DataConsistency
 from .noise import START, VolumeNoise
 
@@ -44,6 +44,13 @@ class Problem:
         """From measurements in u; nothing need be measured."""
         inside = measurements.in_prior_range()
         return cls(inside, {m: DataConsistency(inside.channels[m]) for m in inside.undersampled}, shape)
+
+    def with_reconstructed(self, x: Tensor) -> Problem:
+        """The problem in which undersampled channels are given images: those of a sample x (Z, M, H, W)."""
+        channels = list(self.measurements.channels)
+        for m in self.measurements.undersampled:
+            channels[m] = Channel.available(x[:, m].clone())
+        return Problem(replace(self.measurements, channels=tuple(channels)), {}, self.shape)
 
     def to(self, device: torch.device | str) -> Problem:
         """The same problem on a device; eigenbases are made anew there, when they are first needed."""

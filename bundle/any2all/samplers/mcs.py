@@ -15,12 +15,17 @@ Each step:
     3.  x0' = clamp(x0'),  eps_hat = (x_k - sqrt(abar_k) x0') / sqrt(1 - abar_k)
     4.  x_{k'} = sqrt(abar_{k'}) x0' + sqrt(1 - abar_{k'} - η² β̃²) eps_hat + η β̃ z
 
+Where raw data and missing images meet, the stack is sampled twice (`refill`): p(missing, measured | y) =
+p(measured | y) p(missing | measured), since y says nothing more of the missing images once the measured ones are known.
+So what was reconstructed is then given to the network clean, like any given image, and the missing channels start anew.
+
 One step on its own is the posterior mean E[x_missing | given images] at k = 1000.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -28,8 +33,9 @@ from torch import Tensor
 
 from ..diffusion.prior import Prior
 from ..diffusion.schedule import Schedule, log_snr_levels, uniform_pairs
-from .base import Estimates, Pair, Problem, Rows, Sampler
+from .base import Estimates, Pair, Problem, Progress, Rows, Sampler
 from .consistency import CG_ITERATIONS, calibrated_step, moment_step
+from .noise import VolumeNoise
 from .updates import beta_tilde, ddim_update, dpm_solver_update, half_log_snr, noise_estimate
 
 # Above this noise-to-signal ratio C is the whole prior's covariance, too much for two iterations. On analytic priors
@@ -46,6 +52,7 @@ class MCS(Sampler):
         consistency: which form step 2 takes.
         solver: ``ddim`` (levels uniform in k) or ``dpm`` (DPM-Solver++(2M), levels uniform in log-SNR, no fresh noise).
         clamp: hold x0' in the prior range (off for analytic priors).
+        refill: sample missing images a second time, given the reconstructed ones.
         idle: channels that are neither measured nor wanted; they stay pure noise at k = 1000.
     """
 
@@ -54,6 +61,7 @@ class MCS(Sampler):
     consistency: Literal["calibrated", "moment"] = "moment"
     solver: Literal["ddim", "dpm"] = "ddim"
     clamp: bool = True
+    refill: bool = True
     idle: frozenset[int] = frozenset()
     name = "mcs"
 
@@ -68,6 +76,33 @@ class MCS(Sampler):
 
     def start(self, x: Tensor, rows: Rows) -> Tensor:
         return rows.clean(x)
+
+    def sample(
+        self,
+        prior: Prior,
+        problem: Problem,
+        noise: VolumeNoise,
+        samples: int = 1,
+        batch_size: int = 16,
+        device: torch.device | str = "cpu",
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Tensor:
+        again = self.refill and bool(problem.consistency and problem.measurements.missing)
+        steps, rows = len(self.pairs(prior.schedule)), samples * problem.shape[0]
+        first = steps * rows * self.cost_per_step(problem)
+        total = first + steps * rows * again
+
+        def report(before: int) -> Progress | None:
+            return None if progress is None else lambda done, _: progress(before + done, total)
+
+        x = super().sample(prior, problem, noise, samples, batch_size, device, report(0), cancelled)
+        for k in range(samples * again):
+            given = problem.with_reconstructed(x[k])
+            own = replace(noise, subject=f"{noise.subject}/refill {k}")
+            before = first + k * steps * problem.shape[0]
+            x[k] = super().sample(prior, given, own, 1, batch_size, device, report(before), cancelled)[0]
+        return x
 
     def step(self, prior: Prior, x: Tensor, k: int, k_next: int, rows: Rows) -> Tensor:
         abar, abar_next = prior.schedule.at(k), prior.schedule.at(k_next)
