@@ -56,7 +56,7 @@ def test_a_study_becomes_volumes_a_picture_and_a_table(small_study, tiny_model_f
     captured = capsys.readouterr()
     assert "| T2FLAIR | reconstructed" in captured.out and str(out / "report.png") in captured.out
     assert "warning: T2FLAIR: simulated" in captured.err
-    assert "120/120 network passes" in captured.err  # 12 slices, 5 steps, 2 samples
+    assert "240/240 network passes" in captured.err  # 12 slices, 5 steps, 2 samples, and as much to refill CT
 
 
 def test_the_batch_size_changes_nothing(small_study, tiny_model_file, tmp_path):
@@ -105,6 +105,8 @@ def test_ctrl_c_while_sampling_leaves_nothing(small_study, tiny_model_file, tmp_
         if stage == "sampling" and done > 40:
             os.kill(os.getpid(), signal.SIGINT)
 
+    # a shell that starts a job in the background has it ignore Ctrl-C, and so would this process
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(pipeline.Run, "report", interrupt)
     out = tmp_path / "results" / "out"
     with pytest.raises(SystemExit) as left:
@@ -114,6 +116,7 @@ def test_ctrl_c_while_sampling_leaves_nothing(small_study, tiny_model_file, tmp_
             output_dir=str(out),
             model_file=str(tiny_model_file),
         )
+    signal.signal(signal.SIGINT, before)
     assert left.value.code == 130
     assert "cancelled: nothing was written" in capsys.readouterr().err
     assert not out.exists() and not list(tmp_path.glob("**/*.partial"))
