@@ -141,7 +141,10 @@ def train(trainer: Trainer) -> None:
     with front_door():
         try:
             trainer.run()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, RuntimeError) as error:
+            # a signal to the whole group ends the loader's workers too, and their end is reported as an error
+            if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__context__, KeyboardInterrupt):
+                raise
             _leave("stopped: the same command goes on from the last checkpoint", INTERRUPTED)
         finally:
             signal.signal(signal.SIGTERM, before)

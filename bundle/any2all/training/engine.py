@@ -115,6 +115,6 @@ class Checkpoint:
         return int(torch.load(file, map_location="cpu", weights_only=True)["clock"]["iterations"])
 
     def _save_after(self, engine: Engine, error: BaseException) -> None:
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
             self.save()
         raise error
