@@ -21,6 +21,7 @@ from torch import Tensor
 
 from . import __version__
 from .diffusion.prior import NetworkPrior
+from .evaluation import neighbours
 from .geometry import Grid, Volume
 from .intensity import from_u, to_u
 from .output.report import BACKGROUND, MUTED, PANEL, TEXT
@@ -77,14 +78,13 @@ def draw_stacks(
     return (x[0] + 1) / 2
 
 
-def nearest(image: Tensor, bank: Bank) -> Nearest:
-    """The bank's slice nearest to an image (M, H, W) in the prior range, mirrored or not (training mirrors, too)."""
-    count = bank.present.sum(1) * image[0].numel()
-    mask = bank.present[:, :, None, None]
-    squared = [((bank.images - seen) * mask).square().sum(dim=(1, 2, 3)) / count for seen in (image, image.flip(-1))]
-    distance = torch.minimum(*squared).sqrt() / 2  # x = 2u - 1
-    at = int(distance.argmin())
-    return Nearest(round(float(distance[at]), 4), bank.sources[at], int(bank.present[at].sum()))
+def likenesses(images: Tensor, bank: Bank) -> list[Nearest]:
+    """The bank's slice nearest to each image (B, M, H, W) in the prior range, mirrored or not."""
+    found = neighbours.nearest(images, bank.images, bank.present)
+    return [
+        Nearest(round(float(distance), 4), bank.sources[at], int(channels))
+        for distance, at, channels in zip(found.rms_u, found.index.tolist(), found.channels)
+    ]
 
 
 def training_bank(prior: NetworkPrior, data: TrainingData, slices: int, progress: Progress | None = None) -> Bank:
@@ -119,15 +119,17 @@ def compare_with_training(
     """Distance of every draw (B, M, H, W) in u to its nearest training slice, beside that of held-out slices."""
     bank = training_bank(prior, data, slices, progress)
     held_out = validation_stacks(data, prior.stack, prior.card.matrix, prior.card.spacing_mm)
-    of_draws = [nearest(2 * u - 1, bank) for u in draws]
-    of_held_out = [] if held_out is None else [nearest(x, bank) for x in held_out]
+    of_draws = likenesses(2 * draws - 1, bank)
+    of_held_out = [] if held_out is None else likenesses(held_out, bank)
+    distances = [[found.rms_u for found in part] for part in (of_draws, of_held_out)]
     return {
         "measure": "root mean square difference in u over pixels and the training slice's modalities, mirrored or not",
         "training_slices": {kind: bank.sources.count(kind) for kind in sorted(set(bank.sources))},
         "draws": [asdict(found) for found in of_draws],
         "held_out": [asdict(found) for found in of_held_out],
-        "median_draws": float(np.median([found.rms_u for found in of_draws])),
-        "median_held_out": float(np.median([found.rms_u for found in of_held_out])) if of_held_out else None,
+        "median_draws": float(np.median(distances[0])),
+        "median_held_out": float(np.median(distances[1])) if of_held_out else None,
+        "distribution": asdict(neighbours.compare_distances(*distances)) if of_held_out else None,
     }
 
 

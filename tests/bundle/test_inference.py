@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from any2all import pipeline
-from any2all.generate import Bank, draw_stacks, nearest
+from any2all.generate import Bank, draw_stacks, likenesses
 from any2all.output import read_provenance
 from any2all.stack import load_stack
 from any2all.workflow import StageProgress
@@ -197,8 +197,8 @@ def test_nearest_is_the_rms_over_what_both_have():
     present = torch.ones(4, 3, dtype=torch.bool)
     present[2, 1:] = False
     bank = Bank(images, present, ("a", "b", "c", "d"))
-    found = nearest(images[1].flip(-1) + 0.1, bank)  # mirrored, and 0.05 brighter in u
+    (found,) = likenesses((images[1].flip(-1) + 0.1)[None], bank)  # mirrored, and 0.05 brighter in u
     assert (found.source, found.rms_u, found.channels) == ("b", 0.05, 3)
     absent_differs = images[2].clone()
     absent_differs[1:] += 0.7
-    assert nearest(absent_differs, bank).rms_u == 0.0
+    assert likenesses(absent_differs[None], bank)[0].rms_u == 0.0

@@ -1,5 +1,6 @@
 """The commands around the pipeline: demo, checks on real data, the evaluation bundle."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from any2all import checks, demo
+from any2all.evaluation.cases import MANIFEST, Manifest
 from any2all.geometry import Grid, Volume
 from any2all.output import ModalityResult, Result
 from any2all.pipeline import run_study
@@ -65,17 +67,46 @@ def test_a_wrong_result_is_found(small_study, tiny_prior, tmp_path):
 
 def test_the_evaluation_bundle_runs_on_the_validation_head(data_folder, tiny_model_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("ANY2ALL_DATA", str(data_folder))
-    options = {"tasks": "T1,R4", "methods": "mcs-1,mcs-5-calibrated", "slices": 2, "renderings": [5]}
+    manifest = json.loads(MANIFEST.read_text())
+    entry = {**manifest["validation"], "renderings": {"subject16": [5, 6]}, "positions_mm": [10.0], "block_slices": 3}
+    (tmp_path / "manifest.json").write_text(json.dumps({"validation": {**entry, "real_slices": 2}}))
+    options = {
+        "tasks": "R4,R4+T1,T1+T2star+T2FLAIR,T1+T2",
+        "methods": "SENSE,mcs-1,mcs-10",
+        "manifest": str(tmp_path / "manifest.json"),
+    }
     monai.bundle.run(
         config_file=str(CONFIG), model_file=str(tiny_model_file), output_dir=str(tmp_path / "out"), **options
     )
     text = capsys.readouterr().out
-    assert "head subject16" in text and "| T2FLAIR from R4" in text and "| PET from T1" in text
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["results.json", "table.csv", "table.md"]
+    assert "subject16/5, subject16/6" in text and "T2FLAIR from R4" in text and "PET from T1+T2star+T2FLAIR" in text
+    assert "## Flicker between" in text and "stroke_01 (real: 2 slices" in text
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "numbers.csv",
+        "predictions",
+        "report.md",
+        "verdicts.json",
+    ]
 
 
 def test_an_unknown_task_ends_in_one_line(data_folder, tiny_model_file, monkeypatch, capsys):
     monkeypatch.setenv("ANY2ALL_DATA", str(data_folder))
     with pytest.raises(SystemExit) as caught:
-        monai.bundle.run(config_file=str(CONFIG), model_file=str(tiny_model_file), tasks="nothing", slices=1)
+        monai.bundle.run(config_file=str(CONFIG), model_file=str(tiny_model_file), tasks="nothing", kinds="none")
     assert caught.value.code == 2 and "error: tasks: no such entry; got 'nothing'" in capsys.readouterr().err
+
+
+def test_an_unknown_set_of_cases_ends_in_one_line(data_folder, tiny_model_file, monkeypatch, capsys):
+    monkeypatch.setenv("ANY2ALL_DATA", str(data_folder))
+    with pytest.raises(SystemExit) as caught:
+        monai.bundle.run(config_file=str(CONFIG), model_file=str(tiny_model_file), cases="train")
+    assert caught.value.code == 2 and "error: cases: no such set of cases; got 'train'" in capsys.readouterr().err
+
+
+def test_every_set_of_cases_keeps_to_its_split(data_folder):
+    splits = json.loads((data_folder / "splits.json").read_text())
+    for name in json.loads(MANIFEST.read_text()):
+        entry = Manifest.read(name)
+        assert {head for head, _ in entry.renderings} <= set(splits["head_labels"][entry.split])
+        assert set(entry.real) <= set(splits["real_mr"][entry.split])
+    assert len(Manifest.read("test").renderings) == 12 and len(Manifest.read("test").positions_mm) == 6

@@ -1,8 +1,9 @@
-"""Tasks, methods, records and the table, on a tiny prior that knows nothing."""
+"""Tasks, methods, records, verdicts and the report, on a tiny prior that knows nothing."""
 
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import any2all
@@ -10,8 +11,12 @@ import numpy as np
 import pytest
 import torch
 from any2all.errors import Any2allError
+from any2all.evaluation.cases import Cases
+from any2all.evaluation.claims import BEST, Results, against_mps, against_regression, more_is_better
 from any2all.evaluation.evaluate import Evaluation
-from any2all.evaluation.records import Record, RecordFile
+from any2all.evaluation.predictions import Prediction, PredictionFolder
+from any2all.evaluation.records import Record
+from any2all.evaluation.report import publish
 from any2all.evaluation.tasks import Method, Task, chosen
 from any2all.evaluation.tune import variations
 from any2all.stack import load_stack
@@ -21,23 +26,27 @@ CONFIG = Path(any2all.__file__).parents[1] / "configs" / "evaluate.json"
 SIMULATION = {"acceleration": 4, "noise_std": 0.01, "seed": 0}
 
 
-def truth():
-    """Six slices (6, 6, 32, 32) in u: discs of another brightness in every channel."""
+def truth(kind="rendered", groups=("a", "b", "c")):
+    """Six slices (6, 6, 32, 32) in u, two of each group: discs of another brightness in every channel."""
     h, w = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
     radius = torch.linspace(0.5, 0.8, 6)[:, None, None, None]
     disc = ((h**2 + w**2)[None, None] < radius**2).float()
-    return disc * (torch.linspace(0.2, 0.8, 6)[None, :, None, None] + 0.1 * torch.sin(9 * h + 5 * w))
+    slices = disc * (torch.linspace(0.2, 0.8, 6)[None, :, None, None] + 0.1 * torch.sin(9 * h + 5 * w))
+    inside = disc[:, 0].bool().numpy()
+    names = tuple(group for group in groups for _ in range(6 // len(groups)))
+    facts = {group: {"amyloid_positive": group == "a"} for group in groups}
+    return Cases("discs", kind, slices, STACK.names, names, inside, np.where(inside, 3, 0), None, facts)
 
 
 def evaluation(prior, folder, methods, tasks=None, **changes):
     tasks = tasks or [Task("R4+T1", ("T2FLAIR",), ("T1",), ("T2FLAIR",)), Task("T1", ("CT", "PET"), ("T1",))]
     settings = {"simulation": SIMULATION, "output_dir": folder, **changes}
-    return Evaluation(prior, truth(), tasks, [Method.from_dict(m) for m in methods], **settings)
+    return Evaluation(prior, [truth()], tasks, [Method.from_dict(m) for m in methods], **settings)
 
 
 def record(estimates, true, method="m"):
-    slices = list(range(len(true)))
-    return Record.of(estimates, true, slices, ("task", "CT", method), passes=5, seconds=0.1, fingerprint="f")
+    found = Prediction("cases", "task", method, tuple(range(len(true))), 5, 0.1, {"CT": estimates.numpy()}, "mark")
+    return Record.of(found, "CT", true.numpy(), ["a"] * len(true), measured=False)
 
 
 def test_scores_of_one_sample_and_of_the_mean_of_several():
@@ -65,24 +74,34 @@ def test_a_record_on_some_of_its_slices():
     assert part.on([0, 1]) is None
 
 
-def test_every_entry_of_the_config_is_valid_and_methods_meet_the_tasks_that_suit_them():
+def test_every_entry_of_the_config_is_valid_and_methods_meet_the_tasks_that_suit_them(tiny_prior):
     config = json.loads(CONFIG.read_text())
-    tasks = {t.name: t for t in (Task.from_dict(entry, STACK) for entry in config["task_list"])}
-    methods = {m.name: m for m in (Method.from_dict(entry) for entry in config["method_list"])}
-    for method in methods.values():
-        method.build(STACK)
-        assert set(method.tasks or ()) <= set(tasks)
-    assert methods["mcs-1"].applies_to(tasks["T1"], "per_modality")
-    assert not methods["mcs-1"].applies_to(tasks["R4"], "per_modality")
-    assert not methods["mcs-5"].applies_to(tasks["T1"], "shared")
-    assert not methods["mcs-20-moment"].applies_to(tasks["all-MR"], "per_modality")
-    assert methods["mds-150"].applies_to(tasks["R4-of-three"], "shared")
-    assert sum(methods["mps-1000"].applies_to(t, "per_modality") for t in tasks.values()) == 4
-    assert methods["mps-1000"].chosen_slices(6) == [2, 3] and methods["mds-150"].chosen_slices(2) == [0, 1]
+    tasks = [Task.from_dict(entry, STACK) for entry in config["task_list"]]
+    methods = [Method.from_dict(entry) for entry in config["method_list"]]
+    for method in methods:
+        assert set(method.tasks or ()) <= {task.name for task in tasks}
+    whole = Evaluation(tiny_prior, [truth()], tasks, methods, training=lambda: truth().slices)
+    plan = {(trial.task.name, trial.method.name) for trial in whole.plan()}
+    assert ("T1", "mcs-1") in plan and ("R4", "mcs-1") not in plan
+    assert ("R4", "SENSE") in plan and ("T1", "SENSE") not in plan and ("R4-of-three", "SENSE") not in plan
+    assert ("T1", "matched_copy") in plan and ("R4", "matched_copy") not in plan
+    assert sum(method == "mps-1000" for _, method in plan) == 4
+    assert not any(method.endswith("-shared") or method == "regression" for _, method in plan)
+    slow = next(method for method in methods if method.name == "mps-1000")
+    assert slow.chosen_slices(6) == [2, 3] and slow.chosen_slices(2) == [0, 1]
+
+
+def test_cases_without_a_modality_are_not_asked_for_it(tiny_prior):
+    real = replace(truth("real", ("a",)), present=("T1", "T2", "T2FLAIR"))
+    tasks = [Task("T1", ("CT",), ("T1",), on=("real",)), Task("T1+T2", ("T2FLAIR",), ("T1", "T2"), on=("real",))]
+    method = Method.from_dict({"name": "m", "sampler": "mcs", "steps": 1, "on": ["real"]})
+    plan = Evaluation(tiny_prior, [real], tasks, [method]).plan()
+    assert [trial.task.name for trial in plan] == ["T1+T2"]
 
 
 @pytest.mark.parametrize("entry, key", [
     ({"name": "a", "sampler": "dps"}, "method_list.sampler"),
+    ({"name": "a", "peer": "gan"}, "method_list.peer"),
     ({"name": "a", "sampler": "mcs", "stesp": 5}, "method_list.a"),
 ])  # fmt: skip
 def test_a_method_that_does_not_exist_is_refused(entry, key):
@@ -102,23 +121,27 @@ def test_names_are_chosen_as_text_or_list_and_unknown_ones_refused():
 
 
 METHODS = [
+    {"name": "zero_filled", "peer": "zero_filled"},
+    {"name": "SENSE", "peer": "SENSE"},
     {"name": "mcs-1", "sampler": "mcs", "steps": 1},
     {"name": "mcs-5", "sampler": "mcs", "steps": 5, "samples": 2, "consistency": "calibrated"},
     {"name": "mds", "sampler": "mds", "steps": 3, "slices": 2},
 ]
 
 
-def test_a_table_is_measured_written_and_printed(tiny_prior, tmp_path, capsys):
-    records = evaluation(tiny_prior, tmp_path / "out", METHODS).run()
+def test_a_report_is_measured_written_and_printed(tiny_prior, tmp_path, capsys):
+    whole = evaluation(tiny_prior, tmp_path / "out", METHODS)
+    records = whole.run()
+    publish(whole, records)
     found = {(r.task, r.target, r.method): r for r in records}
     assert found["R4+T1", "T2FLAIR", "zero_filled"].psnr < found["R4+T1", "T2FLAIR", "SENSE"].psnr
     assert ("R4+T1", "T2FLAIR", "mcs-1") not in found and found["T1", "CT", "mcs-1"].passes == 1
     assert found["T1", "PET", "mcs-5"].samples == 2 and found["T1", "PET", "mds"].slices == [2, 3]
-    text = (tmp_path / "out" / "table.md").read_text()
+    text = (tmp_path / "out" / "report.md").read_text()
     assert text.strip() in capsys.readouterr().out
-    for words in ("inverse crime", "no real CT or PET", "no mean training image", "on slices 2, 3 only"):
+    for words in ("inverse crime", "no real CT or PET", "no mean training image", "slices 2, 3 only"):
         assert words in text
-    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out" / "numbers.csv").open()))
     assert len(rows) == len(records)
     for row in rows:
         same = found[row["task"], row["target"], row["method"]]
@@ -134,36 +157,76 @@ def test_fully_sampled_data_needs_no_prior(tiny_prior):
     assert {r.method: r.psnr for r in records}["mcs"] > 40
 
 
-def test_what_was_measured_is_not_measured_again(tiny_prior, tmp_path, monkeypatch):
+def test_what_was_predicted_is_not_predicted_again(tiny_prior, tmp_path, monkeypatch):
     first = evaluation(tiny_prior, tmp_path, METHODS).run()
-    measured = []
-    original = Evaluation.measure
+    made = []
+    original = PredictionFolder.add
 
-    def counting(self, task, method, progress):
-        measured.append((task.name, method.name))
-        return original(self, task, method, progress)
+    def counting(self, prediction):
+        made.append((prediction.task, prediction.method))
+        return original(self, prediction)
 
-    monkeypatch.setattr(Evaluation, "measure", counting)
+    monkeypatch.setattr(PredictionFolder, "add", counting)
     again = evaluation(tiny_prior, tmp_path, METHODS).run()
-    assert measured == []
-    assert [r.psnr for r in again] == [r.psnr for r in first]
-    evaluation(tiny_prior, tmp_path, [{**METHODS[1], "eta": 0.5}], seed=0).run()
-    assert measured == [("R4+T1", "mcs-5"), ("T1", "mcs-5")]
-    evaluation(tiny_prior, tmp_path, METHODS[:1], simulation={"acceleration": 2}).run()
-    assert measured[2:] == [("T1", "mcs-1")]
+    assert made == []
+    assert [r.psnr for r in again] == pytest.approx([r.psnr for r in first], abs=1e-2)  # 16-bit files
+    evaluation(tiny_prior, tmp_path, [{**METHODS[3], "eta": 0.5}], seed=0).run()
+    assert made == [("R4+T1", "mcs-5"), ("T1", "mcs-5")]
+    evaluation(tiny_prior, tmp_path, METHODS[2:3], simulation={"acceleration": 2}).run()
+    assert made[2:] == [("T1", "mcs-1")]
 
 
-def test_a_file_that_is_no_record_file_is_refused(tmp_path):
-    (tmp_path / "results.json").write_text("[1, 2")
+def test_a_broken_prediction_is_refused_in_words(tiny_prior, tmp_path):
+    evaluation(tiny_prior, tmp_path, METHODS[:1]).run()
+    file = next((tmp_path / "predictions").glob("*.npz"))
+    file.write_bytes(b"not an archive")
     with pytest.raises(Any2allError, match="earlier results"):
-        RecordFile(tmp_path / "results.json")
+        evaluation(tiny_prior, tmp_path, METHODS[:1]).run()
 
 
 def test_the_mean_image_is_the_rival_of_synthetic_images(tiny_prior):
-    mean = truth().mean(dim=0).numpy()
-    records = evaluation(tiny_prior, None, [], mean_image=mean).run()
-    expected = -10 * np.log10(((mean - truth().numpy())[:, 4] ** 2).mean())
-    assert {(r.target, r.method): r.psnr for r in records}["CT", "mean_image"] == pytest.approx(expected, abs=1e-3)
+    slices = truth().slices
+    mean = slices.mean(dim=0).numpy()
+    methods = [{"name": "mean_image", "peer": "mean_image"}]
+    records = evaluation(tiny_prior, None, methods, mean_image=mean).run()
+    expected = -10 * np.log10(((mean - slices.numpy())[:, 4] ** 2).mean())
+    assert {(r.target, r.method): r.psnr for r in records}["CT", "mean_image"] == pytest.approx(expected, abs=1e-2)
+
+
+def invented(prior, scores):
+    """Records whose errors are given: (task, target, method) → MSE of each of six slices in three groups."""
+    records = []
+    for (task, target, method), mse in scores.items():
+        groups = ["a", "a", "b", "b", "c", "c"]
+        lists = [list(mse), [0.9] * 6, list(mse), [0.9] * 6, [0.0] * 6]
+        passes = {"mps-1000": 2000}.get(method, 20)
+        records.append(
+            Record("discs", task, target, method, "R4" in task, passes, 4, 0.1, list(range(6)), groups, *lists)
+        )
+    return Results(evaluation(prior, None, METHODS[:1]), records)
+
+
+def test_a_chain_that_falls_is_said_to_fall(tiny_prior):
+    good = {("T1", "CT", BEST): [4e-3] * 6, ("T1+T2star", "CT", BEST): [2e-3] * 6}
+    good["T1+T2star+T2FLAIR", "CT", BEST] = [1e-3] * 6
+    section = more_is_better(invented(tiny_prior, good))
+    assert [v.holds for v in section.verdicts] == [True] and "+6.0" in section.verdicts[0].measured
+    bad = {**good, ("T1+T2star+T2FLAIR", "CT", BEST): [3e-3, 3.1e-3, 3e-3, 3.2e-3, 3e-3, 3e-3]}
+    section = more_is_better(invented(tiny_prior, bad))
+    assert [v.holds for v in section.verdicts] == [False] and "falls" in section.body[0]
+
+
+def test_mps_is_compared_at_its_cost(tiny_prior):
+    own, slow = ("T1", "CT", BEST), ("T1", "CT", "mps-1000")
+    section = against_mps(invented(tiny_prior, {own: [1e-3] * 6, slow: [1.05e-3] * 6}))
+    assert section.verdicts[0].holds and "25.0 times cheaper, +0.21 dB" in section.verdicts[0].measured
+    assert not against_mps(invented(tiny_prior, {own: [1.1e-3] * 6, slow: [1e-3] * 6})).verdicts[0].holds
+
+
+def test_one_pass_is_held_to_a_regression_network(tiny_prior):
+    scores = {("T1", "CT", "mcs-1"): [1.2e-3] * 6, ("T1", "CT", "regression"): [1e-3] * 6}
+    section = against_regression(invented(tiny_prior, scores))
+    assert not section.verdicts[0].holds and "-0.79 dB" in section.verdicts[0].measured
 
 
 def test_settings_to_try_are_every_combination():

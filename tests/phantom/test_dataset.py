@@ -12,6 +12,7 @@ import torch
 from any2all.phantom import RenderedHeads, load_head_labels
 from any2all.phantom.dataset import BELOW_BRAIN_MM, draw_grid
 from any2all.phantom.demo_study import STEPS, write_demo_study
+from any2all.training.stream import BatchStream, HeadPool, TrainingSlices
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def test_label_maps_are_reoriented_by_their_affine(label_file, head) -> None:
 
 
 def test_slices_are_in_the_priors_range_and_complete(label_file, stack) -> None:
-    items = list(itertools.islice(RenderedHeads([label_file], stack, (40, 32), (5.6, 5.6), seed=1, buffer=50), 60))
+    items = list(itertools.islice(RenderedHeads([label_file], stack, (40, 32), (5.6, 5.6), seed=1), 60))
     images = torch.stack([item["image"] for item in items])
     assert images.shape == (60, len(stack), 40, 32) and images.dtype == torch.float32
     assert float(images.min()) == -1.0 and 0.3 < float(images.max()) <= 1.0
@@ -59,6 +60,25 @@ def test_slices_cover_the_brain_and_what_lies_below() -> None:
         assert 3.0 <= steps.min() and steps.max() <= 5.0 + 1e-6
         assert grid.slice_positions_mm[0] <= -60 - BELOW_BRAIN_MM + 5 and grid.slice_positions_mm[-1] >= 70 - 5
         assert 0.88 * 2.8 <= grid.spacing_mm[0] <= 1.12 * 2.8
+
+
+def test_slices_are_thin_and_thick_whatever_their_distance() -> None:
+    grids = [draw_grid(np.random.default_rng(seed), (-60.0, 70.0), (80, 64), (2.8, 2.8)) for seed in range(400)]
+    thickness = np.array([grid.slice_thickness_mm for grid in grids])
+    steps = np.array([np.diff(grid.slice_positions_mm)[0] for grid in grids])
+    assert 1.0 <= thickness.min() < 1.1 and 4.9 < thickness.max() <= 5.0
+    assert (thickness > 3).mean() == pytest.approx(0.5, abs=0.08)
+    assert abs(np.corrcoef(thickness, steps)[0, 1]) < 0.15
+
+
+def test_a_stream_that_begins_later_renders_the_same_batches(label_file, stack) -> None:
+    def slices() -> TrainingSlices:
+        heads = RenderedHeads([label_file], stack, (40, 32), (5.6, 5.6), seed=3).prepared(workers=2)
+        return TrainingSlices(HeadPool(heads, size=2, reuse=0.2), None, 0.0, stack, seed=3)
+
+    whole, resumed = BatchStream(slices(), 4), BatchStream(slices(), 4, start=3)
+    for number, later in zip(range(3, 5), resumed):
+        assert torch.equal(whole.batch(number)["image"], later["image"]) and bool(later["present"].all())
 
 
 def test_the_demo_study_says_what_it_holds(head, stack, tmp_path) -> None:

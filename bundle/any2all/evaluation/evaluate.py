@@ -1,4 +1,4 @@
-"""Methods on tasks on rendered heads: what ``configs/evaluate.json`` runs.
+"""Methods on tasks on cases: what ``configs/evaluate.json`` runs.
 
 k-space is simulated on the prior's own grid (METHOD §4 a), as in the paper's experiments, with the truth's own
 intensity scale: both are flagged in what is printed.
@@ -8,155 +8,189 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..diffusion.prior import NetworkPrior
+from ..diffusion.prior import NetworkPrior, load_prior
 from ..errors import Any2allError
-from ..kspace.acquisition import Acquisition
-from ..kspace.reconstruct import sense, zero_filled
-from ..samplers import Problem
-from ..samplers.noise import VolumeNoise
-from .baselines import MEAN_IMAGE, SENSE, ZERO_FILLED
-from .records import Record, RecordFile, fingerprint
-from .table import publish
+from .cases import Cases
+from .peers import MatchedCopy, MeanImage, Peer, SampledPeer, tuned_reconstructions
+from .predictions import Prediction, PredictionFolder
+from .records import Record, fingerprint
 from .tasks import Method, Task
+
+
+class Trial(NamedTuple):
+    """One method on one task on one set of cases."""
+
+    cases: Cases
+    task: Task
+    method: Method
+    peer: Peer
 
 
 @dataclass
 class Evaluation:
-    """Every method on every task that it applies to.
+    """Every method on every task and every set of cases that suits it.
 
     Args:
-        prior: the prior.
-        truth: (Z, M, H, W) in u, unclipped, on the prior's grid.
+        prior: the prior that is evaluated.
+        sets: what to try on.
         tasks, methods: what is compared.
         simulation: acceleration, acs_lines, coils, noise_std (u), seed.
-        origin: where the truth comes from, as JSON; results of another origin are measured anew.
-        output_dir: where results.json (resumed), table.md and table.csv go; None: nowhere.
+        output_dir: where predictions are kept (an interrupted evaluation goes on); None: nowhere.
+        models: folder of other priors that methods name; None: beside nothing, they are left out.
         mean_image: (M, H, W) in u, the baseline of synthetic images.
+        training: gives training slices (N, M, H, W) in u, when a peer has to be fitted.
         batch_size: rows (slice of a sample) that the network sees at once.
         seed: of the samplers' noise.
     """
 
     prior: NetworkPrior
-    truth: Tensor
+    sets: Sequence[Cases]
     tasks: Sequence[Task]
     methods: Sequence[Method]
     simulation: Mapping[str, Any] = field(default_factory=dict)
-    origin: Mapping[str, Any] = field(default_factory=dict)
     output_dir: Path | None = None
+    models: Path | None = None
     mean_image: np.ndarray | None = None
+    training: Callable[[], Tensor] | None = None
     batch_size: int = 24
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        self._store = PredictionFolder(self.output_dir / "predictions" if self.output_dir else None)
+        self._acquired: dict[tuple[str, str], Any] = {}
+        kinds = {cases.kind for cases in self.sets}
+        self._peers = {(m.name, kind): self._peer(m, kind) for m in self.methods for kind in kinds}
+
     def run(self) -> list[Record]:
-        """Measure what has not been measured; write and print the table after the last one."""
-        if not self.tasks:
+        """Predict what has not been predicted, and score everything."""
+        plan = self.plan()
+        if not plan:
             raise Any2allError("no task is left to evaluate", key="tasks")
-        store = RecordFile(self.output_dir / "results.json" if self.output_dir else None)
-        records = [record for task in self.tasks for record in self.baselines(task)]
-        plan = [(t, m) for t in self.tasks for m in self.methods if m.applies_to(t, self.prior.noise_levels)]
         # a log file gets a line every ten seconds, a terminal a moving bar
         wait = 0.5 if sys.stderr.isatty() else 10.0
-        bar = tqdm(total=sum(self.cost(*pair) for pair in plan), unit="pass", file=sys.stderr, mininterval=wait)
-        with bar:
-            done = 0
-            for task, method in plan:
-                bar.set_description(f"{task.name} · {method.name}")
-                known = [store.find(task.name, target, method.name, self.mark(method)) for target in task.targets]
-                if None in known:
-                    known = self.measure(task, method, lambda n: bar.update(done + n - bar.n))  # noqa: B023
-                    store.add(known)
-                records += known
-                done += self.cost(task, method)
-                bar.update(done - bar.n)
-        store.add(records)
-        publish(records, self.output_dir, self.notes())
-        return records
-
-    def measure(self, task: Task, method: Method, progress: Callable[[int], Any] = lambda done: None) -> list[Record]:
-        """Draw the method's samples for a task and score every target; ``progress`` counts network passes."""
-        chosen = method.chosen_slices(len(self.truth))
-        problem = self._problem(task, chosen)
-        sampler = method.build(self.prior.stack)
-        started = time.perf_counter()
-        x = sampler.sample(
-            self.prior,
-            problem,
-            VolumeNoise(problem.shape[1:], self.seed, subject="evaluation"),
-            method.samples,
-            self.batch_size,
-            self.prior.device,
-            lambda done, total: progress(done),
-        )
-        seconds = (time.perf_counter() - started) / (len(chosen) * method.samples)
-        passes, mark = self._passes(method, problem), self.mark(method)
         records = []
-        for target in task.targets:
-            m = self.prior.stack.index(target)
-            names = (task.name, target, method.name)
-            u = (x[:, :, m] + 1) / 2
-            records.append(Record.of(u, self.truth[chosen, m], chosen, names, passes, seconds, mark))
+        with tqdm(total=sum(map(self.cost, plan)), unit="pass", file=sys.stderr, mininterval=wait) as bar:
+            for trial in plan:
+                bar.set_description(f"{trial.cases.name} · {trial.task.name} · {trial.method.name}")
+                records += self.score(trial, self.predict(trial))
+                bar.update(self.cost(trial))
         return records
 
-    def baselines(self, task: Task) -> Iterator[Record]:
-        """Zero-filled and SENSE for a target that was measured, the mean training image for one that was not."""
-        acquired = task.acquire(self.truth, self.prior.stack, self.simulation)
-        slices = list(range(len(self.truth)))
-        for target in task.targets:
-            m = self.prior.stack.index(target)
-            for name, reconstruct in self._rivals(m, acquired.get(target)).items():
-                started = time.perf_counter()
-                estimate = torch.as_tensor(reconstruct())[None]
-                seconds = (time.perf_counter() - started) / len(slices)
-                names = (task.name, target, name)
-                yield Record.of(estimate, self.truth[:, m], slices, names, 0, seconds, self.mark(name))
-
-    def cost(self, task: Task, method: Method) -> int:
-        """Network passes of a method on a task, all slices and samples together."""
-        chosen = method.chosen_slices(len(self.truth))
-        return self._passes(method, self._problem(task, chosen[:1])) * len(chosen) * method.samples
-
-    def mark(self, method: Method | str) -> str:
-        """Checksum of what a record depends on beside the names of task and target."""
-        settings = {k: v for k, v in asdict(method).items() if k != "tasks"} if isinstance(method, Method) else method
-        prior = [self.prior.card.sha256, self.prior.card.to_json()["calibration"]]
-        return fingerprint(settings, prior, dict(self.simulation), dict(self.origin), self.seed)
-
-    def notes(self) -> list[str]:
-        """What a reader of the table has to know of this prior and these data."""
-        calibrated = "calibrated" if self.prior.card.calibration else "NOT calibrated (r_k² by formula)"
-        notes = [
-            f"Prior {str(self.prior.card.sha256)[:12]}, {self.prior.noise_levels}, {calibrated}; "
-            f"{len(self.truth)} slices {self.truth.shape[2]}×{self.truth.shape[3]}; "
-            + ", ".join(f"{key} {value}" for key, value in {**self.origin, **self.simulation}.items())
-            + "."
+    def plan(self) -> list[Trial]:
+        """What is tried, in order."""
+        trials = [
+            Trial(cases, task, method, self._peers[method.name, cases.kind])
+            for cases in self.sets
+            for task in self.tasks
+            for method in self.methods
+            if task.suits(cases) and method.meant_for(task, cases) and self._peers[method.name, cases.kind] is not None
         ]
-        if self.mean_image is None:
-            notes.append("This prior has no mean training image: synthetic images stand without a baseline.")
-        return notes
+        return [t for t in trials if all(t.peer.can(t.task.raw, t.task.given, name) for name in t.task.targets)]
 
-    def _passes(self, method: Method, problem: Problem) -> int:
-        sampler = method.build(self.prior.stack)
-        return len(sampler.pairs(self.prior.schedule)) * sampler.cost_per_step(problem)
+    def predict(self, trial: Trial) -> Prediction:
+        """The trial's samples, from the folder where they are there already."""
+        mark = self.mark(trial)
+        names = (trial.cases.name, trial.task.name, trial.method.name)
+        found = self._store.find(*names, mark)
+        if found is not None:
+            return found
+        chosen = trial.method.chosen_slices(len(trial.cases))
+        measured = {name: a.select(chosen) for name, a in self._acquisitions(trial).items()}
+        given = {name: image[chosen] for name, image in trial.task.images(trial.cases, self.prior.stack).items()}
+        started = time.perf_counter()
+        drawn = trial.peer.predict(measured, given, trial.task.targets, trial.method.samples, self.seed)
+        samples = len(next(iter(drawn.values())))
+        seconds = (time.perf_counter() - started) / (len(chosen) * samples)
+        images = {name: np.asarray(image, np.float32).clip(0, 1) for name, image in drawn.items()}
+        prediction = Prediction(*names, tuple(chosen), self._passes(trial), seconds, images, mark)
+        self._store.add(prediction)
+        return prediction
 
-    def _problem(self, task: Task, chosen: Sequence[int]) -> Problem:
+    def find(self, cases: str, task: str, method: str) -> Prediction | None:
+        """The prediction of a trial of the plan by its names; None where there is no such trial."""
+        for trial in self.plan():
+            if (trial.cases.name, trial.task.name, trial.method.name) == (cases, task, method):
+                return self.predict(trial)
+        return None
+
+    def score(self, trial: Trial, prediction: Prediction) -> list[Record]:
+        """One record for each target."""
+        truth = {name: trial.cases.slices[:, self.prior.stack.index(name)].numpy() for name in trial.task.targets}
+        groups, raw = trial.cases.groups, trial.task.raw
+        return [Record.of(prediction, n, truth[n], groups, n in raw) for n in trial.task.targets]
+
+    def widened(self, samples: np.ndarray, target: str, task: str) -> np.ndarray:
+        """Samples (K, Z, H, W) about their mean by the factor that `_std` is calibrated with."""
+        measured = any(t.name == task and target in t.raw for t in self.tasks)
+        mean = samples.mean(axis=0)
+        return mean + self.prior.card.std_factor(target, measured) * (samples - mean)
+
+    def model_facts(self, name: str) -> str:
+        """How long another prior that methods name was trained, beside the evaluated one, in words."""
+        priors = {"this prior": self.prior, name: self._other(name)}
+        return "; ".join(f"{key}: {_trained(prior)}" for key, prior in priors.items() if prior is not None) + "."
+
+    def cost(self, trial: Trial) -> int:
+        """Network passes of a trial, all slices and samples together; at least 1."""
+        count = len(trial.method.chosen_slices(len(trial.cases)))
+        samples = trial.method.samples if trial.peer.capabilities.samples else 1
+        return max(1, self._passes(trial) * count * samples)
+
+    def mark(self, trial: Trial) -> str:
+        """Checksum of what a prediction depends on beside its names."""
+        task = {"targets": trial.task.targets, "given": trial.task.given, "raw": trial.task.raw}
+        prior = getattr(trial.peer, "prior", self.prior)
+        trained = [prior.card.sha256, prior.card.to_json()["calibration"]]
+        return fingerprint(trial.method.settings(), task, trained, dict(self.simulation), trial.cases.origin, self.seed)
+
+    def _acquisitions(self, trial: Trial) -> dict[str, Any]:
         # all slices are acquired, then some chosen: a slice's noise is the same for every method
-        acquired = task.acquire(self.truth, self.prior.stack, self.simulation)
-        measured = task.measure(self.truth, self.prior.stack, acquired).select(torch.tensor(chosen))
-        return Problem.of(measured, (len(chosen), *self.truth.shape[1:]))
+        key = (trial.cases.name, trial.task.name)
+        if key not in self._acquired:
+            self._acquired[key] = trial.task.acquire(trial.cases, self.prior.stack, self.simulation)
+        return self._acquired[key]
 
-    def _rivals(self, m: int, acquisition: Acquisition | None) -> dict[str, Callable[[], Any]]:
-        if acquisition is not None:
-            return {ZERO_FILLED: lambda: zero_filled(acquisition), SENSE: lambda: sense(acquisition)}
-        if self.mean_image is None:
-            return {}
-        return {MEAN_IMAGE: lambda: np.broadcast_to(self.mean_image[m], self.truth[:, m].shape).copy()}
+    def _passes(self, trial: Trial) -> int:
+        return trial.peer.passes(trial.task.raw, trial.task.given)
+
+    def _peer(self, method: Method, kind: str) -> Peer | None:
+        """The method, ready to predict; None where what it needs is not there."""
+        stack = self.prior.stack
+        if method.sampler is not None:
+            prior = self._other(method.model) if method.model else self.prior
+            if prior is None:
+                return None
+            return SampledPeer(method.name, prior, method.build_sampler(stack), self.batch_size, method.rho)
+        if method.peer == "mean_image":
+            return None if self.mean_image is None else MeanImage(self.mean_image, stack)
+        if method.peer == "matched_copy":
+            return None if self.training is None else self._matched_copy
+        return tuned_reconstructions("real" if kind == "real" else "rendered")[method.peer]
+
+    @cached_property
+    def _matched_copy(self) -> MatchedCopy:
+        return MatchedCopy(self.training(), self.prior.stack)
+
+    def _other(self, name: str) -> NetworkPrior | None:
+        file = None if self.models is None else self.models / name
+        if file is None or not file.is_file():
+            return None
+        prior = load_prior(file, self.prior.device)
+        if prior.card.matrix != self.prior.card.matrix or prior.stack != self.prior.stack:
+            raise Any2allError("this prior has another grid or stack", key="method_list.model", value=name)
+        return prior
+
+
+def _trained(prior: NetworkPrior) -> str:
+    facts = prior.card.training
+    return f"{facts.get('stacks_seen', '?')} stacks in {facts.get('minutes', '?')} minutes"

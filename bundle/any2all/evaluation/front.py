@@ -1,31 +1,36 @@
-"""What ``configs/evaluate.json`` is made of: the command line around `Evaluation`."""
+"""What ``configs/evaluate.json`` is made of: the command line around `Evaluation` and its report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..diffusion.prior import NetworkPrior
+from ..phantom.dataset import RenderedHeads
 from ..training import cohort
 from ..training.finish import mean_image_file
 from ..workflow import as_count, front_door
 from .baselines import load_mean_image
+from .cases import MANIFEST, Cases, Manifest
 from .evaluate import Evaluation
-from .heads import rendered_truth
-from .records import Record
+from .report import publish
 from .tasks import Method, Task, chosen
+
+FITTING_SLICES, FITTING_SEED = 240, 77
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
-    """Complete slices (Z, M, H, W) in u, and where they come from."""
+class Ground:
+    """What is evaluated on: the sets of cases, and training heads for peers that have to be fitted."""
 
-    slices: Tensor
-    origin: Mapping[str, Any]
+    sets: tuple[Cases, ...]
+    data: cohort.TrainingData
 
 
 def data_folder() -> str:
@@ -34,32 +39,42 @@ def data_folder() -> str:
         return str(cohort.data_folder())
 
 
-def validation_truth(
-    folder: str | Path, prior: NetworkPrior, slices: int = 6, renderings: Sequence[int] = (2016,)
-) -> Truth:
-    """Rendered slices of the split's first validation head on the prior's grid."""
+def load_ground(
+    folder: str | Path,
+    prior: NetworkPrior,
+    cases: str = "validation",
+    kinds: str | Sequence[str] = ("rendered", "block", "real"),
+    manifest: str | Path = MANIFEST,
+) -> Ground:
+    """The sets of cases that the manifest's entry ``cases`` describes, of these kinds ("rendered,real" or a list)."""
     with front_door():
-        count = as_count(slices, "slices")
-        head = cohort.DataSplits(Path(folder), "validation").head_labels[0]
-        seeds = [renderings] if isinstance(renderings, int) else list(renderings)
-        truth = rendered_truth(head, prior.stack, prior.card.matrix, prior.card.spacing_mm, count, seeds)
-        return Truth(truth, {"head": head.name.split(".")[0], "renderings": seeds, "slices": count})
+        entry, folder = Manifest.read(cases, manifest), Path(folder)
+        wanted = kinds.split(",") if isinstance(kinds, str) else list(kinds)
+        place = (folder, prior.stack, prior.card.matrix, prior.card.spacing_mm)
+        sets: list[Cases] = []
+        if "rendered" in wanted:
+            sets.append(entry.rendered(*place))
+        if "block" in wanted:
+            sets += entry.blocks(*place)
+        if "real" in wanted:
+            sets += entry.subjects(*place)
+        return Ground(tuple(sets), cohort.training_data(folder, None, prior.stack))
 
 
 @dataclass
 class TableEvaluator:
-    """The ``evaluator`` of ``evaluate.json``: `run` measures, prints and writes the table.
+    """The ``evaluator`` of ``evaluate.json``: `run` predicts, measures, prints and writes the report.
 
     Args:
         prior, dataset: what is evaluated, and on what.
         task_list, method_list: all entries; ``tasks`` and ``methods`` choose some by name ("a,b" or a list).
         simulation: of k-space, see `Evaluation`.
-        model_file: the prior's weights, beside which its mean image lies.
+        model_file: the prior's weights, beside which its mean image and other priors lie.
         output_dir, batch_size, seed: see `Evaluation`.
     """
 
     prior: NetworkPrior
-    dataset: Truth
+    dataset: Ground
     task_list: Sequence[Mapping[str, Any]]
     method_list: Sequence[Mapping[str, Any]]
     tasks: str | Sequence[str] | None = None
@@ -70,21 +85,33 @@ class TableEvaluator:
     batch_size: int = 24
     seed: int = 0
 
-    def run(self) -> list[Record]:
+    def run(self) -> Evaluation:
         """Measure what is not in ``output_dir`` yet. Leaves the process with status 2 on a user's error."""
         with front_door():
-            tasks = chosen([Task.from_dict(t, self.prior.stack) for t in self.task_list], self.tasks, "tasks")
-            methods = chosen([Method.from_dict(m) for m in self.method_list], self.methods, "methods")
-            mean_image = load_mean_image(mean_image_file(self.model_file), self.prior.card)
-            return Evaluation(
-                self.prior,
-                self.dataset.slices,
-                tasks,
-                methods,
-                self.simulation or {},
-                self.dataset.origin,
-                Path(self.output_dir) if self.output_dir else None,
-                mean_image,
-                as_count(self.batch_size, "batch_size"),
-                self.seed,
-            ).run()
+            evaluation = self.evaluation()
+            publish(evaluation, evaluation.run())
+            return evaluation
+
+    def evaluation(self) -> Evaluation:
+        """The evaluation that the settings describe."""
+        return Evaluation(
+            self.prior,
+            self.dataset.sets,
+            chosen([Task.from_dict(t, self.prior.stack) for t in self.task_list], self.tasks, "tasks"),
+            chosen([Method.from_dict(m) for m in self.method_list], self.methods, "methods"),
+            self.simulation or {},
+            Path(self.output_dir) if self.output_dir else None,
+            Path(self.model_file).parent,
+            load_mean_image(mean_image_file(self.model_file), self.prior.card),
+            self._training,
+            as_count(self.batch_size, "batch_size"),
+            self.seed,
+        )
+
+    def _training(self) -> Tensor:
+        """Rendered training slices (N, M, H, W) in u, for peers that are fitted."""
+        card, data = self.prior.card, self.dataset.data
+        heads = RenderedHeads(
+            data.head_labels, card.stack, card.matrix, card.spacing_mm[:2], FITTING_SEED, lesion_masks=data.lesion_masks
+        )
+        return (torch.stack([item["image"] for item in islice(heads, FITTING_SLICES)]) + 1) / 2

@@ -1,4 +1,4 @@
-"""What a comparison measured: one record for each task, target and method, kept in a JSON file as it goes."""
+"""The scores of one prediction: one record for each set of cases, task, target and method."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import csv
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
-from ..errors import Any2allError
 from .metrics import ssim
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from .predictions import Prediction
+
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -26,52 +26,59 @@ class Record:
     """Scores of one target, in u clipped to [0, 1], slice by slice.
 
     Attributes:
-        task, target, method: what was tried.
+        cases, task, target, method: what was tried.
+        measured: the target's k-space was given; else it is synthetic.
         passes: network passes for one sample of one slice (a vector–Jacobian product counts as one); 0: no network.
         samples: how many were drawn.
         seconds: of one sample of one slice.
-        slices: which slices of the set.
+        slices: which slices of the cases.
+        groups: the rendering or subject of each.
         mse, ssim: of ONE sample, averaged over the samples.
         mse_mean, ssim_mean: of the mean of the samples.
         variance: of the samples (n - 1), mean over pixels; 0 of a single one.
-        fingerprint: of everything that the numbers depend on.
     """
 
+    cases: str
     task: str
     target: str
     method: str
+    measured: bool
     passes: int
     samples: int
     seconds: float
     slices: list[int]
+    groups: list[str]
     mse: list[float]
     ssim: list[float]
     mse_mean: list[float]
     ssim_mean: list[float]
     variance: list[float]
-    fingerprint: str
 
     @classmethod
     def of(
-        cls, estimates: Tensor, truth: Tensor, slices: list[int], names: tuple[str, str, str], passes: int,
-        seconds: float, fingerprint: str,
-    ) -> Record:  # fmt: skip
-        """Score samples (K, Z, H, W) against the truth (Z, H, W), both in u; names are task, target and method."""
-        images, true = estimates.clamp(0, 1).double().numpy(), truth.clamp(0, 1).double().numpy()
+        cls, prediction: Prediction, target: str, truth: np.ndarray, groups: Sequence[str], measured: bool
+    ) -> Record:
+        """Score one target against the truth (Z, H, W) in u of ALL slices of the cases, ``groups`` likewise."""
+        chosen = list(prediction.slices)
+        images, true = prediction.images[target].astype(np.float64), np.clip(truth[chosen], 0, 1).astype(np.float64)
         mean = images.mean(axis=0)
         variance = images.var(axis=0, ddof=1) if len(images) > 1 else np.zeros_like(mean)
         return cls(
-            *names,
-            passes,
+            prediction.cases,
+            prediction.task,
+            target,
+            prediction.method,
+            measured,
+            prediction.passes,
             len(images),
-            seconds,
-            slices,
+            prediction.seconds,
+            chosen,
+            [groups[z] for z in chosen],
             ((images - true) ** 2).mean(axis=(0, 2, 3)).tolist(),
             [float(np.mean([ssim(i[z : z + 1], true[z : z + 1]) for i in images])) for z in range(len(true))],
             ((mean - true) ** 2).mean(axis=(1, 2)).tolist(),
             [ssim(mean[z : z + 1], true[z : z + 1]) for z in range(len(true))],
             variance.mean(axis=(1, 2)).tolist(),
-            fingerprint,
         )
 
     def on(self, slices: Sequence[int]) -> Record | None:
@@ -79,7 +86,7 @@ class Record:
         if not set(slices) <= set(self.slices):
             return None
         keep = [self.slices.index(z) for z in slices]
-        per_slice = ("slices", "mse", "ssim", "mse_mean", "ssim_mean", "variance")
+        per_slice = ("slices", "groups", "mse", "ssim", "mse_mean", "ssim_mean", "variance")
         return Record(**{**asdict(self), **{name: [getattr(self, name)[i] for i in keep] for name in per_slice}})
 
     @property
@@ -105,6 +112,7 @@ class Record:
         """The numbers of the table, one line of the CSV."""
         ratio = self.spread_ratio
         return {
+            "cases": self.cases,
             "task": self.task,
             "target": self.target,
             "method": self.method,
@@ -130,45 +138,9 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(json.dumps([FORMAT, *parts], sort_keys=True).encode()).hexdigest()[:16]
 
 
-class RecordFile:
-    """Records on disk, or in memory without a file: what is there with the same fingerprint is not measured again."""
-
-    def __init__(self, file: Path | None) -> None:
-        self.file = file
-        self.records = self._read()
-
-    def _read(self) -> list[Record]:
-        if self.file is None or not self.file.is_file():
-            return []
-        try:
-            document = json.loads(self.file.read_text(encoding="utf-8"))
-            names = [f.name for f in fields(Record)]
-            return [Record(**{name: entry[name] for name in names}) for entry in document["records"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Any2allError(
-                "this is no file of earlier results", key="output_dir", value=str(self.file), hint="remove or move it"
-            ) from error
-
-    def find(self, task: str, target: str, method: str, mark: str) -> Record | None:
-        """The record of this task, target and method if it was measured with the same settings."""
-        same = (task, target, method, mark)
-        return next((r for r in self.records if (r.task, r.target, r.method, r.fingerprint) == same), None)
-
-    def add(self, records: Sequence[Record]) -> None:
-        """Keep these, in place of older ones of the same names, and write the file."""
-        names = {(r.task, r.target, r.method) for r in records}
-        self.records = [r for r in self.records if (r.task, r.target, r.method) not in names] + list(records)
-        if self.file is None:
-            return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_suffix(".partial")
-        partial.write_text(json.dumps({"format": FORMAT, "records": [asdict(r) for r in self.records]}) + "\n")
-        os.replace(partial, self.file)
-
-
 def write_csv(records: Sequence[Record], file: Path) -> None:
     """One line for each record."""
     with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(records[0].summary()) if records else ["task"])
+        writer = csv.DictWriter(stream, list(records[0].summary()) if records else ["cases"])
         writer.writeheader()
         writer.writerows(record.summary() for record in records)

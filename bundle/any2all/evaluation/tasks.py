@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import torch
@@ -12,22 +12,26 @@ from torch import Tensor
 from ..errors import Any2allError
 from ..kspace.acquisition import Acquisition
 from ..kspace.simulate import simulate_kspace
-from ..physics.measurements import Channel, Measurements
 from ..samplers import MCS, MDS, MPS, Sampler
 from ..stack import Stack
-from ..study.presets import MCS_LEAST_STEPS_WITH_RAW_DATA
+from .cases import Cases, Kind
 
 Applies = Literal["all", "raw", "images"]
+PEERS = ("zero_filled", "SENSE", "L1_wavelet", "L1_wavelet_real", "TV", "mean_image", "matched_copy")
 
 
 @dataclass(frozen=True)
 class Task:
-    """Fill ``targets`` from the images ``given`` and the undersampled k-space of ``raw``; all else is missing."""
+    """Fill ``targets`` from the images ``given`` and the undersampled k-space of ``raw``; all else is missing.
+
+    ``on``: the kinds of cases it is tried on.
+    """
 
     name: str
     targets: tuple[str, ...]
     given: tuple[str, ...] = ()
     raw: tuple[str, ...] = ()
+    on: tuple[Kind, ...] = ("rendered",)
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any], stack: Stack) -> Task:
@@ -37,14 +41,18 @@ class Task:
         for names in parts.values():
             for name in names:
                 stack.index(name)
-        return cls(entry["name"], **parts)
+        return cls(entry["name"], **parts, on=tuple(entry.get("on", ("rendered",))))
 
-    def acquire(self, truth: Tensor, stack: Stack, simulation: Mapping[str, Any]) -> dict[str, Acquisition]:
-        """k-space of the raw modalities, simulated on the grid of the truth (Z, M, H, W) in u, unclipped."""
+    def suits(self, cases: Cases) -> bool:
+        """Whether it is meant for these cases, and they have what it gives and asks."""
+        return cases.kind in self.on and set(self.targets + self.given + self.raw) <= set(cases.present)
+
+    def acquire(self, cases: Cases, stack: Stack, simulation: Mapping[str, Any]) -> dict[str, Acquisition]:
+        """k-space of the raw modalities, simulated on the grid of the truth from unclipped u."""
         seed = simulation.get("seed", 0)
         return {
             name: simulate_kspace(
-                truth[:, stack.index(name)].numpy(),
+                cases.slices[:, stack.index(name)].numpy(),
                 simulation.get("coils", 8),
                 simulation.get("acceleration", 4),
                 simulation.get("acs_lines", 0),
@@ -54,29 +62,33 @@ class Task:
             for name in self.raw
         }
 
-    def measure(self, truth: Tensor, stack: Stack, acquired: Mapping[str, Acquisition]) -> Measurements:
-        """What a sampler is given: images clipped to [0, 1] as the pipeline clips them, and the k-space."""
-        channels = {name: Channel.available(truth[:, stack.index(name)].clamp(0, 1)) for name in self.given}
-        channels |= {name: acquisition.channel() for name, acquisition in acquired.items()}
-        return Measurements(tuple(channels.get(name, Channel.missing()) for name in stack.names))
+    def images(self, cases: Cases, stack: Stack) -> dict[str, Tensor]:
+        """The given images (Z, H, W) in u, clipped to [0, 1] as the pipeline clips them."""
+        return {name: cases.slices[:, stack.index(name)].clamp(0, 1) for name in self.given}
 
 
 @dataclass(frozen=True)
 class Method:
-    """A sampler with its settings, and where it is tried.
+    """A peer with its settings, and where it is tried.
 
     Attributes:
         name: of the row.
+        peer: one of `PEERS`, or None for a sampler.
         sampler: mps, mds or mcs.
+        model: weights of another prior than the evaluated one, beside it (``shared.pt``); tried where the file exists.
         steps, samples, eta, eta_convention, gamma, zeta, weights, faithful, consistency, solver: see `samplers`;
             None is the sampler's own default.
+        rho: correlation of the noise of neighbouring slices, see `samplers.noise`.
         slices: try on so many of the slices only, from the middle of the set; None: on all.
         tasks: try on the tasks of these names only; None: on all that apply.
         applies: to all tasks, to those with raw data, or to those with images only.
+        on: the kinds of cases it is tried on.
     """
 
     name: str
-    sampler: Literal["mps", "mds", "mcs"]
+    peer: str | None = None
+    sampler: Literal["mps", "mds", "mcs"] | None = None
+    model: str | None = None
     steps: int | None = None
     samples: int = 1
     eta: float | None = None
@@ -87,38 +99,46 @@ class Method:
     faithful: bool | None = None
     consistency: Literal["calibrated", "moment"] | None = None
     solver: Literal["ddim", "dpm"] | None = None
+    rho: float = 0.0
     slices: int | None = None
     tasks: tuple[str, ...] | None = None
     applies: Applies = "all"
+    on: tuple[Kind, ...] = ("rendered",)
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Method:
-        """From a config entry. Raises Any2allError for a key that does not exist or an unknown sampler."""
+        """From a config entry. Raises Any2allError for a key that does not exist, an unknown sampler or peer."""
         _known_keys(cls, entry, "method_list")
-        if entry.get("sampler") not in _SETTINGS:
-            raise Any2allError(
-                "unknown sampler", key="method_list.sampler", value=entry.get("sampler"), allowed=tuple(_SETTINGS)
-            )
+        kind, allowed = ("peer", PEERS) if "peer" in entry else ("sampler", tuple(_SETTINGS))
+        if entry.get(kind) not in allowed:
+            raise Any2allError("no such method", key=f"method_list.{kind}", value=entry.get(kind), allowed=allowed)
         tasks = entry.get("tasks")
-        return cls(**{**entry, "tasks": None if tasks is None else tuple(tasks)})
+        return cls(
+            **{
+                **entry,
+                "tasks": None if tasks is None else tuple(tasks),
+                "on": tuple(entry.get("on", ("rendered",))),
+            }
+        )
 
-    def applies_to(self, task: Task, noise_levels: str) -> bool:
-        """Whether this method can be tried on a task, and is meant to be."""
-        if self.sampler == "mcs" and noise_levels == "shared":
-            return False
-        if self.sampler == "mcs" and task.raw and (self.steps or 0) < MCS_LEAST_STEPS_WITH_RAW_DATA:
-            return False
-        if self.tasks is not None and task.name not in self.tasks:
+    def meant_for(self, task: Task, cases: Cases) -> bool:
+        """Whether the configuration wants this method on the task; whether it can do it, its peer says."""
+        if cases.kind not in self.on or (self.tasks is not None and task.name not in self.tasks):
             return False
         return self.applies == "all" or (self.applies == "raw") == bool(task.raw)
 
-    def build(self, stack: Stack) -> Sampler:
+    def build_sampler(self, stack: Stack) -> Sampler:
         """The sampler; what is None stays at its default."""
         kind, keys = _SETTINGS[self.sampler]
-        chosen = {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+        settings = {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
         if self.sampler == "mps":
-            chosen["weights"] = {stack.index(name): weight for name, weight in self.weights.items()}
-        return kind(**chosen)
+            settings["weights"] = {stack.index(name): weight for name, weight in self.weights.items()}
+        return kind(**settings)
+
+    def settings(self) -> dict[str, Any]:
+        """What its results depend on."""
+        left_out = ("tasks", "applies", "on")
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
     def chosen_slices(self, count: int) -> list[int]:
         """Which of ``count`` slices the method is tried on."""

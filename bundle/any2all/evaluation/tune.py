@@ -15,7 +15,8 @@ from typing import Any
 
 from ..errors import Any2allError
 from ..workflow import front_door, load_prior
-from .front import TableEvaluator, data_folder, validation_truth
+from .cases import MANIFEST
+from .front import TableEvaluator, data_folder, load_ground
 
 BUNDLE = Path(__file__).parents[2]
 
@@ -54,10 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.method not in methods:
             raise Any2allError("no such method", key="method", value=options.method, allowed=list(methods))
         tried = variations({**methods[options.method], "tasks": None}, options.vary)
-    truth = validation_truth(data_folder(), prior, options.slices, config["renderings"])
+    ground = load_ground(data_folder(), prior, "validation", options.kinds, MANIFEST)
     TableEvaluator(
         prior,
-        truth,
+        ground,
         config["task_list"],
         tried,
         options.tasks,
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--method", required=True, help="name of an entry of method_list to start from")
     parser.add_argument("--vary", action="append", default=[], metavar="KEY=A,B", help="may be given several times")
     parser.add_argument("--tasks", help="names of task_list, with commas; default: all")
-    parser.add_argument("--slices", type=int, default=6)
+    parser.add_argument("--kinds", default="rendered", help="of validation cases: rendered, block, real, with commas")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", type=Path, default=BUNDLE / "models" / "model.pt")
     parser.add_argument("--output_dir", type=Path, help="keep results there; a second run resumes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,6 +43,12 @@ class Acquisition:
     def matrix(self) -> Shape:
         """(H, W) of the acquisition grid."""
         return (self.mask.shape[0], self.mask.shape[1])
+
+    def select(self, slices: Sequence[int]) -> Acquisition:
+        """The same acquisition of some of its slices."""
+        chosen = list(slices)
+        maps = self.coil_maps if len(self.coil_maps) == 1 else self.coil_maps[chosen]
+        return dataclasses.replace(self, kspace=self.kspace[chosen], coil_maps=maps)
 
     def scaled(self, units_per_u: float) -> Acquisition:
         """The same acquisition of u = image / units_per_u."""

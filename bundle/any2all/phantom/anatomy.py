@@ -15,12 +15,13 @@ from .tissues import CLASS_OF_LABEL, INDEX, TISSUES
 
 BELOW_BRAIN_MM = 60.0
 DISTANCE_STEPS_PER_MM = 4.0
+FACE_REACH_MM = 10.0
 PARENCHYMA = tuple(
     i
     for i, t in enumerate(TISSUES)
-    if t.intracranial and t.name not in ("ventricle", "csf", "perivascular", "infarct", "gliosis")
+    if t.intracranial and t.labels and t.name not in ("ventricle", "csf", "perivascular")
 )
-FEATURES = ("tissue", "surface", "cavity", "ventricle", "bone", "parenchyma")
+FEATURES = ("tissue", "surface", "cavity", "ventricle", "bone", "parenchyma", "wall", "sulcus")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +29,10 @@ class Anatomy:
     """``features`` uint8 (F, Z, H, W) on the label grid, cropped: the class, then distances in 1/4 mm, clipped.
 
     surface: to the skin or the outside air; cavity: to air inside the head; ventricle, bone, parenchyma: to those
-    tissues. ``codes`` int16 (Z, H, W) are the labels of the same crop. ``centre`` is the head's centre in voxels of the
-    crop, ``voxel_mm`` the voxel size, ``brain_mm`` the brain's lowest and highest z offset from the centre.
+    tissues; wall, sulcus: depth below the nearest face of a ventricle and of the fluid outside the brain, at full
+    resolution and up to ``FACE_REACH_MM`` only. ``codes`` int16 (Z, H, W) are the labels of the same crop. ``centre``
+    is the head's centre in voxels of the crop, ``voxel_mm`` the voxel size, ``brain_mm`` the brain's lowest and highest
+    z offset from the centre.
     """
 
     features: torch.Tensor
@@ -102,6 +105,24 @@ def _distance(mask: np.ndarray, voxel_mm: np.ndarray) -> np.ndarray:
     return (fine * DISTANCE_STEPS_PER_MM).clamp_(0, 255).to(torch.uint8).numpy()
 
 
+def _depth_below(mask: np.ndarray, inside: np.ndarray, voxel_mm: np.ndarray) -> np.ndarray:
+    """Distance of the voxels ``inside`` to the face of ``mask``: zero in the mask, 255 beyond the reach and elsewhere.
+
+    uint8 in 1/4 mm, at full resolution.
+    """
+    depth = np.full(mask.shape, 255, dtype=np.uint8)
+    spans = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    if not all(len(span) for span in spans):
+        return depth
+    reach = np.ceil(FACE_REACH_MM / voxel_mm).astype(int)
+    box = tuple(slice(max(0, int(s[0]) - r), int(s[-1]) + r + 1) for s, r in zip(spans, reach))
+    distance = ndimage.distance_transform_edt(~mask[box], sampling=voxel_mm) - 0.5 * float(voxel_mm.mean())
+    steps = np.clip(distance * DISTANCE_STEPS_PER_MM, 0, 255).astype(np.uint8)
+    near = (inside[box] | mask[box]) & (distance < FACE_REACH_MM)
+    depth[box] = np.where(near, steps, 255)
+    return depth
+
+
 def _inner_air(tissue: np.ndarray) -> np.ndarray:
     """Air inside the head: air that an opening by about 12 mm separates from the outside."""
     coarse = tissue[::4, ::4, ::4] == 0
@@ -145,6 +166,8 @@ def anatomy_of(head: HeadLabels) -> Anatomy:
     depth = max(1, round(2.0 / float(voxel_mm.min())))
     inner_bone = ndimage.binary_erosion(bone, iterations=depth) & (tissue == INDEX["cortical_bone"])
     tissue[inner_bone] = INDEX["diploe"]
+    brain = np.isin(tissue, PARENCHYMA)
+    distances += [_depth_below(tissue == INDEX[fluid], brain, voxel_mm) for fluid in ("ventricle", "csf")]
     offset = np.array([s.start for s in slices])
     z_centre = (low + high) / 2
     return Anatomy(

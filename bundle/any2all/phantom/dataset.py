@@ -1,7 +1,8 @@
-"""Rendered heads as training data: an endless stream of normalised slices."""
+"""Rendered heads as training data: an endless series of heads, each a stack of normalised slices."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +10,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset
 
 from ..intensity import scale_of, to_u
 from ..stack import Stack
-from .anatomy import brain_extent_mm
+from .anatomy import anatomy_of, brain_extent_mm
 from .labels import HeadLabels, load_head_labels
 from .parameters import HeadParameters, draw_parameters
 from .render import RenderGrid, Rendering, render
 
 BELOW_BRAIN_MM = 15.0
 EMPTY_HEAD_FRACTION = 0.02
+THICKNESS_MM = (1.0, 5.0)
 
 
 def to_prior_range(rendering: Rendering, stack: Stack) -> Tensor:
@@ -41,14 +43,17 @@ def draw_grid(
     rng: np.random.Generator, extent_mm: tuple[float, float], matrix: tuple[int, int], spacing_mm: tuple[float, float],
     shift_px: float = 5.0,
 ) -> RenderGrid:  # fmt: skip
-    """Slices 3-5 mm apart with a random phase over the brain and 15 mm below it; pixel size and position vary."""
+    """Slices 3-5 mm apart with a random phase over the brain and 15 mm below it; pixel size and position vary.
+
+    Slices are 1-5 mm thick, whatever their distance: clinical ones are 3-5 mm, those of 3-D scans about 1 mm.
+    """
     step = float(rng.uniform(3.0, 5.0))
     low, high = extent_mm[0] - BELOW_BRAIN_MM, extent_mm[1] + 2.0
     positions = np.arange(low + rng.uniform(0, step), high, step)
     jitter = float(rng.uniform(0.88, 1.12))
     spacing = (spacing_mm[0] * jitter, spacing_mm[1] * jitter)
     shift = tuple(float(rng.uniform(-shift_px, shift_px)) * s for s in spacing)
-    return RenderGrid(matrix, spacing, tuple(positions.tolist()), float(rng.uniform(0.6, 1.0)) * step, shift)
+    return RenderGrid(matrix, spacing, tuple(positions.tolist()), float(rng.uniform(*THICKNESS_MM)), shift)
 
 
 @dataclass(frozen=True)
@@ -61,39 +66,41 @@ class RenderedSubject:
 
 
 class RenderedHeads(IterableDataset):
-    """Endless slices ``{"image": (M, H, W) float32 in [-1, 1], "present": (M,) bool}`` of rendered heads.
+    """Endless series of rendered heads; head ``number`` of series ``lane`` is drawn from (seed, lane, number) alone.
 
-    Head number i of worker k is drawn from (seed, k, i): a run repeats exactly for the same number of workers.
+    Iterated, it gives the slices ``{"image": (M, H, W) float32 in [-1, 1], "present": (M,) bool}`` of lane 0, head by
+    head.
 
     Args:
         label_paths: label maps to render.
         stack: modalities and their order.
         matrix: (H, W) of the prior's grid.
         spacing_mm: nominal in-plane spacing (h, w); each head varies it by 0.88-1.12.
-        seed: of the whole stream.
-        buffer: slices that are shuffled together (it fills while it already serves).
+        seed: of the whole series.
         lesion_masks: folder with real lesion masks, or None for random lesions.
         device: where heads are rendered; slices are always handed out on the CPU.
     """
 
     def __init__(
         self, label_paths: Sequence[str | Path], stack: Stack, matrix: tuple[int, int] = (80, 64),
-        spacing_mm: tuple[float, float] = (2.8, 2.8), seed: int = 0, buffer: int = 2000,
-        lesion_masks: str | Path | None = None, device: str = "cpu",
+        spacing_mm: tuple[float, float] = (2.8, 2.8), seed: int = 0, lesion_masks: str | Path | None = None,
+        device: str = "cpu",
     ) -> None:  # fmt: skip
         self.label_paths = [str(p) for p in label_paths]
         self.stack, self.matrix, self.spacing_mm, self.seed = stack, tuple(matrix), tuple(spacing_mm), seed
-        self.buffer, self.lesion_masks, self.device = buffer, lesion_masks, device
+        self.lesion_masks, self.device = lesion_masks, device
         self._heads: dict[str, HeadLabels] = {}
 
-    def _head(self, path: str) -> HeadLabels:
-        if path not in self._heads:
-            self._heads[path] = load_head_labels(path)
-        return self._heads[path]
+    def prepared(self, workers: int) -> RenderedHeads:
+        """Itself, with every head's anatomy derived (1-2 s and 100 MB each) if several forked workers will share it."""
+        if workers > 1:
+            for path in self.label_paths:
+                anatomy_of(self._head(path))
+        return self
 
-    def subject(self, number: int, worker: int = 0) -> RenderedSubject:
-        """Render head ``number`` of a worker's stream: all of its slices, in order from below."""
-        rng = np.random.default_rng([self.seed, worker, number])
+    def subject(self, number: int, lane: int = 0) -> RenderedSubject:
+        """Render head ``number`` of a lane: all of its slices, in order from below."""
+        rng = np.random.default_rng([self.seed, lane, number])
         head = self._head(self.label_paths[int(rng.integers(len(self.label_paths)))])
         parameters = draw_parameters(int(rng.integers(2**31)), self.lesion_masks)
         grid = draw_grid(rng, brain_extent_mm(head), self.matrix, self.spacing_mm)
@@ -104,18 +111,12 @@ class RenderedHeads(IterableDataset):
         return RenderedSubject(images[filled], parameters, grid)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        info = get_worker_info()
-        worker = info.id if info else 0
-        rng = np.random.default_rng([self.seed, worker, 2**31])
-        shelf: list[Tensor] = []
-        number = 0
-        while True:
-            # Clones: a view would keep the whole head in memory for as long as one of its slices waits.
-            new = [image.clone() for image in self.subject(number, worker).images]
-            number += 1
-            shelf.extend(new)
-            # While the buffer fills, half of what is rendered is served, so that training starts at once.
-            for _ in range(len(new) if len(shelf) > self.buffer else len(new) // 2):
-                at = int(rng.integers(len(shelf)))
-                shelf[at], shelf[-1] = shelf[-1], shelf[at]
-                yield {"image": shelf.pop(), "present": torch.ones(len(self.stack), dtype=torch.bool)}
+        present = torch.ones(len(self.stack), dtype=torch.bool)
+        for number in itertools.count():
+            for image in self.subject(number).images:
+                yield {"image": image, "present": present}
+
+    def _head(self, path: str) -> HeadLabels:
+        if path not in self._heads:
+            self._heads[path] = load_head_labels(path)
+        return self._heads[path]

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..stack import Stack, load_stack
 from .labels import HeadLabels, load_head_labels
-from .parameters import HeadParameters, Lesions, draw_parameters
+from .parameters import HeadParameters, Lesions, draw_ordinary
 from .render import RenderGrid, Rendering, render
 
 MATRIX, SPACING_MM, SLICE_MM = (160, 160), (1.4, 1.4), 3.0
@@ -33,7 +33,7 @@ SIMULATION = {"acceleration": 4, "acs_lines": 0, "coils": 8, "noise_std": 0.01, 
 
 def demo_parameters(seed: int) -> HeadParameters:
     """Parameters of an ordinary whole head with a few white matter lesions, from a seed."""
-    drawn = draw_parameters(seed)
+    drawn = draw_ordinary(seed)
     lesions = Lesions(ms_count=12, ms_mask=None, ms_severity=0.9, caps=0.2, infarct_mm=0.0, ct_findings=())
     pose = replace(drawn.pose, flip=False, scale=(1.0, 1.0, 1.0))
     return replace(drawn, skull_stripped=False, lesions=lesions, pose=pose)

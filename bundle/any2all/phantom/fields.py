@@ -27,15 +27,16 @@ def lattice(rng: torch.Generator, knot_mm: float, channels: int = 1) -> Tensor:
     return torch.randn(channels, n, n, n, generator=rng) / _VARIANCE_PER_AXIS**1.5
 
 
-def basis(positions_mm: Tensor, knot_mm: float) -> Tensor:
-    """Cubic B-spline weights (P, n) of the lattice at positions in mm from the centre; clamped at the extent."""
-    n = math.ceil(2 * HALF_EXTENT_MM / knot_mm) + 4
+def basis(positions_mm: Tensor, knot_mm: float) -> tuple[Tensor, slice]:
+    """Cubic B-spline weights (P, n) at positions in mm from the centre, clamped at the extent, and the lattice points
+    that they belong to: those n that the positions reach."""
     u = (positions_mm.clamp(-HALF_EXTENT_MM, HALF_EXTENT_MM) + HALF_EXTENT_MM) / knot_mm
     first = u.floor()
     t = u - first
     weights = torch.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], dim=-1) / 6.0
-    index = first.long()[:, None] + torch.arange(4, device=u.device)
-    return torch.zeros(len(u), n, device=u.device).scatter_(1, index, weights)
+    low, high = int(first.min()), int(first.max()) + 4
+    index = first.long()[:, None] + torch.arange(-low, 4 - low, device=u.device)
+    return torch.zeros(len(u), high - low, device=u.device).scatter_(1, index, weights), slice(low, high)
 
 
 class SmoothField:
@@ -48,6 +49,6 @@ class SmoothField:
         self.values = lattice(rng, knot_mm, channels).to(device)
 
     def __call__(self, z: Tensor, h: Tensor, w: Tensor) -> Tensor:
-        out = torch.einsum("za,mabc->mzbc", basis(z, self.knot_mm), self.values)
-        out = torch.einsum("hb,mzbc->mzhc", basis(h, self.knot_mm), out)
-        return torch.matmul(out, basis(w, self.knot_mm).T)
+        (by_z, a), (by_h, b), (by_w, c) = (basis(positions, self.knot_mm) for positions in (z, h, w))
+        out = torch.einsum("za,mabc->mzbc", by_z, self.values[:, a, b, c])
+        return torch.matmul(torch.matmul(by_h, out), by_w.T)

@@ -13,6 +13,11 @@ from .parameters import HeadParameters, Pose
 ELASTIC_KNOTS_MM = (55.0, 22.0)
 
 
+def take(table: Tensor, index: Tensor) -> Tensor:
+    """``table[index]`` of a flat table: several times faster on a CPU."""
+    return table.index_select(0, index.flatten()).view(index.shape)
+
+
 def pose_matrix(pose: Pose) -> np.ndarray:
     """3x3 that carries rendered offsets (S, P, L) in mm to offsets in the label map: mirror, then affine."""
     rotation = np.eye(3)
@@ -54,4 +59,4 @@ class PointSampler:
 
     def feature(self, name: str, index: Tensor) -> Tensor:
         """One of ``FEATURES`` (uint8) at flat indices."""
-        return self.features[FEATURES.index(name)][index]
+        return take(self.features[FEATURES.index(name)], index)

@@ -65,6 +65,9 @@ def spoiled_gradient_echo(tissue: TissueValues, *, tr: float, te: float, flip_de
     return tissue.pd * math.sin(alpha) * (1 - e1) / (1 - math.cos(alpha) * e1) * torch.exp(-te / tissue.t2star)
 
 
+FLUID_T1 = 4300.0
+
+
 def null_time(t1: float, tr: float) -> float:
     """TI in ms at which ``inversion_spin_echo`` nulls a tissue: T1 ln(2 / (1 + exp(-TR/T1)))."""
     return t1 * math.log(2.0 / (1.0 + math.exp(-tr / t1)))
@@ -101,7 +104,7 @@ def draw_sequences(rng: np.random.Generator) -> dict[str, dict[str, float | str]
             "tr": flair_tr,
             "te": rng.uniform(90, 130),
             # Protocols null fluid nearly, not exactly.
-            "ti": null_time(4300 * rng.uniform(0.93, 1.05), flair_tr),
+            "ti": null_time(FLUID_T1 * rng.uniform(0.93, 1.05), flair_tr),
         },
         "T2star": {
             "sequence": "spoiled_gradient_echo",
@@ -116,6 +119,30 @@ def draw_sequences(rng: np.random.Generator) -> dict[str, dict[str, float | str]
         low = 0.4 if settings["sequence"] == "mprage" else 0.8
         settings["fat"] = rng.uniform(0.1, 0.3) if rng.random() < saturated[name] else rng.uniform(low, 1.0)
     return sequences
+
+
+# Factors on the drawn settings: what clinical protocols hold beyond the common ones, at 1.5 T above all.
+PROTOCOL_RANGE = {
+    "mprage": {"ti": (0.88, 1.12), "flip_deg": (0.95, 1.3)},
+    "T1": {"tr": (0.85, 1.15), "te": (0.9, 1.2)},
+    "T2": {"tr": (0.75, 1.2), "te": (0.92, 1.06)},
+    "T2FLAIR": {"tr": (0.88, 1.05), "te": (0.93, 1.1)},
+    "T2star": {"tr": (0.9, 1.2), "te": (0.85, 1.25), "flip_deg": (0.85, 1.1)},
+}
+
+
+def vary_protocols(
+    sequences: dict[str, dict[str, float | str]], rng: np.random.Generator
+) -> dict[str, dict[str, float | str]]:
+    """``draw_sequences``'s settings, each spread by its ``PROTOCOL_RANGE``; FLAIR's TI follows the null of its TR."""
+    varied = {}
+    for name, settings in sequences.items():
+        ranges = PROTOCOL_RANGE["mprage" if settings["sequence"] == "mprage" else name]
+        factors = {key: float(rng.uniform(*span)) for key, span in ranges.items()}
+        varied[name] = {key: value * factors[key] if key in factors else value for key, value in settings.items()}
+    old, new = sequences["T2FLAIR"], varied["T2FLAIR"]
+    new["ti"] = old["ti"] * null_time(FLUID_T1, new["tr"]) / null_time(FLUID_T1, old["tr"])
+    return varied
 
 
 SEQUENCES = {

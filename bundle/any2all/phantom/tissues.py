@@ -9,6 +9,9 @@ fat -100, muscle 55, skull 1000-1800). PET: florbetapir SUVr to the cerebellar c
 2010 and Landau et al., J. Nucl. Med. 2013 (negative: white matter above cortex; positive: cortex reaches it); values
 outside the brain are read off published pictures (inferred). Where a source gives no value for a tissue, that of its
 nearest neighbour in kind stands in. The values are for pictures, not for quantitative MR.
+
+Tumour, necrosis and oedema lie between brain and fluid as far as their look in clinical images asks for (inferred). How
+the times change at 1.5 T is said in ``field_strength``.
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ def _brain(
 
 AIR = Tissue("air", (0,), 1000, 1, 1, 0.0, -1000, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
-TISSUES: tuple[Tissue, ...] = (
+HEAD_TISSUES: tuple[Tissue, ...] = (
     AIR,
     #       name                  labels      T1    T2   T2*   PD    HU  neg.  pos.
     _brain("white_matter",       (2, 41),    850,  75,  48, 0.70,  29, 1.65, 1.75),
@@ -92,6 +95,15 @@ TISSUES: tuple[Tissue, ...] = (
     Tissue("spinal_cord", (512,), 960, 78, 42, 0.74, 36, 1.20, 1.20, 0.05, 3, 0.05, 2),
 )  # fmt: skip
 
+# Apart from the others because their values are drawn from a stream of their own.
+MASS_TISSUES: tuple[Tissue, ...] = (
+    #       name                  labels      T1    T2   T2*   PD    HU  neg.  pos.
+    _brain("oedema",             (),        1500,  165,  90, 0.86,  20, 1.15, 1.25, texture=0.10, hu_texture=2.0),
+    _brain("tumour",             (),        1650,  135,  75, 0.87,  37, 1.05, 1.20, texture=0.16, hu_texture=3.5),
+    _brain("necrosis",           (),        2900,  480, 190, 0.95,  16, 0.65, 0.70, texture=0.12, hu_texture=3.0),
+)  # fmt: skip
+
+TISSUES: tuple[Tissue, ...] = (*HEAD_TISSUES, *MASS_TISSUES)
 NAMES: tuple[str, ...] = tuple(t.name for t in TISSUES)
 INDEX: dict[str, int] = {name: i for i, name in enumerate(NAMES)}
 CLASS_OF_LABEL: dict[int, int] = {code: i for i, t in enumerate(TISSUES) for code in t.labels}
