@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from any2all import __version__
-from any2all.diffusion.prior import load_prior
+from any2all.diffusion.prior import build_network, load_prior
 from any2all.stack import load_stack
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 
@@ -99,6 +99,14 @@ def test_metadata_agrees_with_the_package():
     assert f'version = "{__version__}"' in (REPOSITORY / "pyproject.toml").read_text()
     train = json.loads((CONFIGS / "train.json").read_text())
     assert METADATA["network_data_format"]["inputs"]["image"]["spatial_shape"] == train["matrix"]
+
+
+def test_the_prior_for_a_gpu_fits_its_release():
+    """24 MiB in half precision, on a grid that its network can divide."""
+    settings = json.loads((CONFIGS / "train_gpu.json").read_text())
+    network = build_network(load_stack(), settings["network"])
+    assert 2 * sum(weight.numel() for weight in network.state_dict().values()) <= 24 * 2**20
+    assert all(size % network.multiple == 0 for size in settings["matrix"])
 
 
 def test_the_released_prior_is_what_the_configs_say():

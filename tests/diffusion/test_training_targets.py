@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from any2all.diffusion.prior import x0_from_prediction
+from any2all.diffusion.schedule import cosine_schedule
+from any2all.errors import Any2allError
 from any2all.training.handlers import EMA
 from any2all.training.levels import LevelMixture, draw_levels
-from any2all.training.noising import NoisedChannelLoss, PrepareNoisyStack
+from any2all.training.noising import NoisedChannelLoss, PrepareNoisyStack, min_snr_weight
 
 DRAWS = 40_000
 
@@ -67,6 +69,60 @@ def test_targets_lead_back_to_the_image(kind):
     assert torch.equal(x_k[clean], image[clean])
     absent = x_k[~present]
     assert float(absent.std()) == pytest.approx(1.0, abs=0.05), "an absent channel is noise, whatever its image holds"
+
+
+def test_a_mixture_of_companions_and_pure_noise_is_a_regression():
+    torch.manual_seed(0)
+    prepare = PrepareNoisyStack(mixture=LevelMixture.of({"equal": 0.0, "companions": 1.0, "pure_noise": 1.0}))
+    image, present = torch.rand(500, 6, 2, 2) * 2 - 1, torch.rand(500, 6) < 0.8
+    x_k, (target, weight), (levels,), _ = prepare({"image": image, "present": present})
+    hidden, given = levels == 1000, levels == 0
+    assert bool((hidden | given).all()) and bool((present | hidden).all())
+    assert torch.equal(x_k[given], image[given]) and torch.equal(weight > 0, hidden & present)
+    seen = x_k * prepare.schedule.planes(levels, x_k.dtype)[0]  # the network's own scaling
+    assert float(seen[hidden].abs().max()) < 5e-4
+    torch.testing.assert_close(target[hidden & present], -image[hidden & present], atol=5e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"equal": 0.7, "companions": 0.5}, "equal \\+ companions"),
+        ({"pure_noise": -1}, "mixture.pure_noise"),
+        ({"equals": 1}, "mixture.equals: unknown fraction"),
+    ],
+)
+def test_a_mixture_is_made_of_fractions(settings, words):
+    with pytest.raises(Any2allError, match=words):
+        LevelMixture.of(settings)
+
+
+@pytest.mark.parametrize("kind", ["eps", "v"])
+def test_min_snr_weighs_the_error_of_x0(kind):
+    """Weight times error of the prediction is min(SNR, 5) times the error of x0_hat, at every level."""
+    schedule, levels = cosine_schedule(), torch.arange(1, 991)[:, None]
+    x, wrong = torch.zeros(990, 1, 1, 1, dtype=torch.float64), torch.ones(990, 1, 1, 1, dtype=torch.float64)
+    x0_error = x0_from_prediction(wrong, x, levels, schedule, kind).square().flatten()
+    snr = schedule.abar[1:991] / (1 - schedule.abar[1:991])
+    weight = min_snr_weight(levels, schedule, kind)
+    torch.testing.assert_close(weight.flatten(), snr.clamp(max=5.0) * x0_error)
+    assert float(min_snr_weight(torch.tensor([[0]]), schedule, kind)) == 0.0
+
+
+def test_weights_scale_the_loss_of_their_channel():
+    image, present = torch.rand(8, 6, 4, 4), torch.ones(8, 6, dtype=torch.bool)
+    losses = {}
+    for weighting in ("plain", "min_snr"):
+        torch.manual_seed(0)
+        x_k, target, (levels,), _ = PrepareNoisyStack(weighting=weighting)({"image": image, "present": present})
+        losses[weighting] = float(NoisedChannelLoss()(torch.zeros_like(x_k), target))
+        learned = levels > 0
+    error = target[0].square().mean(dim=(2, 3))[learned]
+    weight = min_snr_weight(levels, cosine_schedule(), "v")[learned]
+    assert losses["plain"] == pytest.approx(float(error.mean()), rel=1e-5)
+    assert losses["min_snr"] == pytest.approx(float((weight * error).mean()), rel=1e-5)
+    with pytest.raises(Any2allError, match="loss_weighting"):
+        PrepareNoisyStack(weighting="p2")
 
 
 def test_the_loss_ignores_clean_and_absent_channels():

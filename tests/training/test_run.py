@@ -8,57 +8,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from any2all.diffusion.prior import load_prior
+from any2all.diffusion.prior import build_network, load_prior
 from any2all.stack import load_stack
 from any2all.training.cohort import training_data, validation_stacks
-from any2all.training.engine import fresh_seed
 from any2all.training.finish import mean_image_file
+from any2all.training.noising import NoisedChannelLoss, PrepareNoisyStack
 from ignite.engine import Events
-from monai.bundle import ConfigWorkflow
-
-BUNDLE = Path(__file__).parents[2] / "bundle"
-CONFIGS = BUNDLE / "configs"
-SMALL: dict[str, Any] = {
-    "network": {
-        "channels": [16, 16, 32, 32],
-        "num_res_blocks": [1, 1, 1, 1],
-        "attention_levels": [False, False, False, True],
-        "num_head_channels": 16,
-        "norm_num_groups": 8,
-    },
-    "matrix": [32, 32],
-    "spacing_mm": [8.0, 8.0, 6.0],
-    "batch_size": 2,
-    "workers": 0,
-    "minutes": None,
-    "epoch_length": 20,
-    "checkpoint_every": 20,
-    "dataset_dir": None,
-    "device": "$torch.device('cpu')",
-}
-
-
-def workflow(*files: str, **overrides: Any) -> ConfigWorkflow:
-    made = ConfigWorkflow([str(CONFIGS / file) for file in files], workflow_type="train", **{**SMALL, **overrides})
-    made.initialize()
-    return made
-
-
-def checkpoint(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "checkpoint.pt", weights_only=True)
-
-
-def averaged(state: dict[str, Any]) -> int:
-    return int(state["ema"]["n_averaged"])
-
-
-def steps(state: dict[str, Any]) -> set[int]:
-    return {int(entry["step"]) for entry in state["optimizer"]["state"].values()}
+from small_runs import BUNDLE, CONFIGS, SMALL, averaged, checkpoint, steps, workflow
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +48,18 @@ def test_it_ends_after_the_iterations_and_leaves_a_prior(first_run):
         assert torch.allclose(weight, ema[name], atol=2e-3), name  # half precision
 
 
-def test_the_loss_falls(first_run):
-    curve = scalars(first_run, "loss")
-    assert [event.step for event in curve] == [20, 40]
-    assert curve[1].value < 0.9 * curve[0].value
+def test_the_network_has_learned(first_run, small_cohort):
+    assert [event.step for event in scalars(first_run, "loss")] == [20, 40]
+    stack, settings = load_stack(), SMALL["network"]
+    data = training_data(None, small_cohort, stack)
+    image = validation_stacks(data, stack, SMALL["matrix"], SMALL["spacing_mm"], slices=6).repeat(4, 1, 1, 1)
+    torch.manual_seed(0)
+    x_k, target, (levels,), _ = PrepareNoisyStack()({"image": image, "present": torch.ones(24, 6, dtype=torch.bool)})
+    untrained, trained = build_network(stack, settings), build_network(stack, settings)
+    trained.load_state_dict(checkpoint(first_run)["network"])
+    with torch.no_grad():
+        before, after = (float(NoisedChannelLoss()(network(x_k, levels), target)) for network in (untrained, trained))
+    assert after < 0.85 * before
 
 
 def test_tensorboard_holds_scores_and_pictures(first_run):
@@ -139,7 +107,7 @@ def test_killed_in_the_middle_it_goes_on(small_cohort, tmp_path):
     assert before["clock"]["iterations"] == averaged(before) == 7 and steps(before) == {7}
 
     again = workflow("train.json", total_iterations=12, **overrides)
-    assert again.parser.get_parsed_content("data_seed") == fresh_seed(0, 0, 7) != 0
+    assert again.parser.get_parsed_content("first_iteration") == 7
     started = {}
     again.trainer.add_event_handler(
         Events.ITERATION_STARTED(once=1),
@@ -199,6 +167,27 @@ def test_the_papers_recipe(small_cohort, tmp_path):
     assert (card.noise_levels, card.prediction) == ("shared", "eps")
 
 
+def test_the_regression_baseline_says_what_it_is(small_cohort, tmp_path):
+    overrides = {"datalist_file": str(small_cohort), "output_dir": str(tmp_path), "total_iterations": 2}
+    run = workflow("train.json", "train_regression.json", **overrides)
+    run.run()
+    run.finalize()
+    assert len(scalars(tmp_path, "PSNR/CT from the other 4")) == 1
+    card = load_prior(tmp_path / "model.pt").card
+    assert card.training["objective"] == "masked regression" and card.training["mixture"]["pure_noise"] == 1.0
+    assert card.calibration is None  # it knows level 1000 only
+    assert mean_image_file(tmp_path / "model.pt").is_file()
+
+
+def test_a_finished_run_ends_at_once(first_run, small_cohort, tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes((first_run / "checkpoint.pt").read_bytes())
+    overrides = {"datalist_file": str(small_cohort), "output_dir": str(tmp_path), "validation_slices": None}
+    run = workflow("train.json", total_iterations=40, **overrides)
+    run.run()
+    assert run.trainer.state.iteration == 0 and checkpoint(tmp_path)["clock"]["iterations"] == 40
+    assert load_prior(tmp_path / "model.pt").card.training["iterations"] == 40
+
+
 def test_ranks_see_other_data_and_only_the_first_writes(small_cohort, tmp_path, monkeypatch):
     seeds, handlers = [], []
     for rank in (0, 1):
@@ -212,8 +201,8 @@ def test_ranks_see_other_data_and_only_the_first_writes(small_cohort, tmp_path, 
         groups = parser.get_parsed_content("train#handlers")
         handlers.append([[type(handler).__name__ for handler in group.handlers] for group in groups])
     assert seeds[0] == 0 and seeds[1] != 0
-    assert handlers[1] == [["Checkpoint", "Clock", "LearningRate", "EMA"]]
-    assert handlers[0] == [*handlers[1], ["Throughput", "Curves", "ReleasePrior", "ValidationPictures"]]
+    assert handlers[1] == [["Resume", "Clock", "SeedNoise", "LearningRate", "EMA", "WholeSteps"]]
+    assert handlers[0] == [*handlers[1], ["Throughput", "Curves", "ReleasePrior", "ValidationPictures", "Checkpoint"]]
     assert list((tmp_path / "0").glob("events*")) and not (tmp_path / "1").exists()
 
 

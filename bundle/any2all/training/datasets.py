@@ -1,4 +1,4 @@
-"""Training slices: rendered heads, real stacks from a datalist, their mixture, and a replay buffer.
+"""Real stacks from a datalist as training slices, and how slices are augmented.
 
 Every item is ``{"image": (M, H, W) float32 in [-1, 1], "present": (M,) bool}``; a modality that a subject does not have
 is marked absent and its image is zero.
@@ -7,13 +7,12 @@ is marked absent and its image is zero.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import Any2allError
 from ..geometry import Volume, canonical, prior_grid, read_volume, resample
@@ -89,8 +88,8 @@ def load_fitted_stack(
     return {**item, "image": centre_fit(item["image"], matrix)}
 
 
-class StackCohort(IterableDataset):
-    """Endless random slices of real subjects, complete or not, all held in memory on a few in-plane spacings.
+class StackCohort:
+    """Random slices of real subjects, complete or not, all held in memory on a few in-plane spacings.
 
     Args:
         entries: datalist entries (modality → file), see `read_datalist`.
@@ -98,7 +97,6 @@ class StackCohort(IterableDataset):
         matrix: (H, W) of the prior.
         spacing_mm: (H, W, slice) of the prior.
         spacing_factors: the in-plane spacings at which each subject is resampled, relative to the prior's.
-        seed: of the order and of the augmentation (left-right flip, shift of a few pixels, gain, gamma).
     """
 
     def __init__(
@@ -108,38 +106,31 @@ class StackCohort(IterableDataset):
         matrix: Sequence[int],
         spacing_mm: Sequence[float],
         spacing_factors: Sequence[float] = (0.9, 1.0, 1.1),
-        seed: int = 0,
     ) -> None:
-        self.matrix, self.seed, self.kinds = tuple(matrix), seed, [m.kind for m in stack.modalities]
         self.subjects: list[Item] = []
         for entry in entries:
             for f in spacing_factors:
                 spacing = (spacing_mm[0] * f, spacing_mm[1] * f, spacing_mm[2])
                 self.subjects.append(load_fitted_stack(entry, stack, spacing, matrix))
 
-    def __iter__(self) -> Iterator[Item]:
-        generator = worker_generator(self.seed)
-        while True:
-            subject = self.subjects[_below(len(self.subjects), generator)]
-            image = subject["image"][_below(len(subject["image"]), generator)]
-            yield {
-                "image": augment(image, self.kinds, generator) * subject["present"][:, None, None],
-                "present": subject["present"],
-            }
+    def draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """One slice (M, H, W) in [-1, 1] of any subject, and which modalities it has (M,) bool."""
+        subject = self.subjects[int(rng.integers(len(self.subjects)))]
+        return subject["image"][int(rng.integers(len(subject["image"])))], subject["present"]
 
 
-def augment(image: Tensor, kinds: Sequence[str], generator: torch.Generator) -> Tensor:
+def augment(image: Tensor, kinds: Sequence[str], rng: np.random.Generator) -> Tensor:
     """Flip left-right, shift up to 3 pixels, and give each MR channel its own gain and gamma; (M, H, W) in [-1, 1]."""
-    if torch.rand((), generator=generator) < 0.5:
+    if rng.random() < 0.5:
         image = image.flip(-1)
-    shifts = (torch.randint(-3, 4, (2,), generator=generator)).tolist()
-    image = _shifted(image, shifts)
+    image = _shifted(image, rng.integers(-3, 4, 2).tolist())
     u = (image + 1) / 2
-    gain = 1 + 0.16 * (torch.rand(len(kinds), generator=generator) - 0.5)
-    gamma = 1 + 0.24 * (torch.rand(len(kinds), generator=generator) - 0.5)
-    mr = torch.tensor([kind == "MR" for kind in kinds])
-    gain, gamma = torch.where(mr, gain, 1.0)[:, None, None], torch.where(mr, gamma, 1.0)[:, None, None]
-    return 2 * (gain * u.clamp(min=0) ** gamma).clamp(0, 1) - 1
+    mr = np.array([kind == "MR" for kind in kinds])
+    gain, gamma = (
+        torch.from_numpy(np.where(mr, 1 + width * (rng.random(len(kinds)) - 0.5), 1.0).astype(np.float32))
+        for width in (0.16, 0.24)
+    )
+    return 2 * (gain[:, None, None] * u.clamp(min=0) ** gamma[:, None, None]).clamp(0, 1) - 1
 
 
 def _shifted(image: Tensor, shifts: Sequence[int]) -> Tensor:
@@ -151,68 +142,3 @@ def _shifted(image: Tensor, shifts: Sequence[int]) -> Tensor:
         ..., max(-down, 0) : h + min(-down, 0), max(-right, 0) : w + min(-right, 0)
     ]
     return out
-
-
-class MixedSlices(IterableDataset):
-    """Items drawn from several endless datasets with given weights."""
-
-    def __init__(self, datasets: Sequence[IterableDataset], weights: Sequence[float], seed: int = 0) -> None:
-        self.datasets, self.weights, self.seed = list(datasets), torch.tensor(weights, dtype=torch.float), seed
-
-    def __iter__(self) -> Iterator[Item]:
-        generator = worker_generator(self.seed + 101)
-        streams = [iter(dataset) for dataset in self.datasets]
-        while True:
-            yield next(streams[int(torch.multinomial(self.weights, 1, generator=generator))])
-
-
-def mixture(
-    rendered: IterableDataset | None, real: IterableDataset | None, real_fraction: float, seed: int = 0
-) -> IterableDataset:
-    """Rendered and real slices, ``real_fraction`` of them real; where one kind is absent, the other alone.
-
-    Raises Any2allError where there is nothing to train on.
-    """
-    if rendered is None and real is None:
-        raise Any2allError(
-            "nothing to train on", key="datalist_file", hint="give a datalist, or the data folder by ANY2ALL_DATA"
-        )
-    if rendered is None or real is None:
-        return rendered if real is None else real
-    return MixedSlices([rendered, real], [1 - real_fraction, real_fraction], seed)
-
-
-class ReplayBuffer(IterableDataset):
-    """Each item of a costly dataset is given out about ``reuse`` times, newly augmented, mixed over ``size`` items."""
-
-    def __init__(self, dataset: IterableDataset, stack: Stack, size: int = 4000, reuse: int = 4, seed: int = 0) -> None:
-        self.dataset, self.size, self.reuse, self.seed = dataset, size, reuse, seed
-        self.kinds = [m.kind for m in stack.modalities]
-
-    def __iter__(self) -> Iterator[Item]:
-        generator = worker_generator(self.seed + 202)
-        buffer: list[Item] = []
-        for item in self.dataset:
-            if len(buffer) < self.size:
-                buffer.append(item)
-            else:
-                buffer[_below(self.size, generator)] = item
-            for _ in range(self.reuse):
-                old = buffer[_below(len(buffer), generator)]
-                image = augment(old["image"], self.kinds, generator) * old["present"][:, None, None]
-                yield {"image": image, "present": old["present"]}
-
-
-def worker_generator(seed: int) -> torch.Generator:
-    """A generator that differs between the workers of a data loader; ranks get other seeds (`engine.fresh_seed`)."""
-    info = get_worker_info()
-    return torch.Generator().manual_seed(seed * 1_000_003 + (0 if info is None else info.id))
-
-
-def _below(n: int, generator: torch.Generator) -> int:
-    return int(torch.randint(n, (), generator=generator))
-
-
-def single_threaded(worker: int) -> None:
-    """Loader workers render beside the training, not instead of it."""
-    torch.set_num_threads(1)

@@ -1,7 +1,12 @@
-"""Pieces that MONAI's SupervisedTrainer lacks here: bf16 on any device, clipping, a checkpoint to resume from."""
+"""Pieces that MONAI's SupervisedTrainer lacks here: bf16 on any device, clipping, a checkpoint to resume from.
+
+An **iteration** is one step of the optimizer. With gradient accumulation it takes several mini-batches, which ignite
+counts; `AFTER_STEP` is the event that ends an iteration.
+"""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,11 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
 from monai.inferers import Inferer
 from torch import Tensor
 
 from ..diffusion.prior import has_fast_bf16
 from ..errors import Any2allError
+
+AFTER_STEP = Events.ITERATION_COMPLETED(event_filter=lambda engine, done: done % engine.accumulation_steps == 0)
 
 
 class AutocastInferer(Inferer):
@@ -47,52 +55,70 @@ def join_world(device: torch.device) -> None:
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
-def fresh_seed(seed: int, rank: int, iterations: int) -> int:
-    """The run's seed at its start on the first rank; another one on other ranks, and where a resumed run goes on.
+def rank_seed(seed: int, rank: int) -> int:
+    """The run's seed on the first rank of a torchrun world, another one on every other, so that all see other data."""
+    return seed if rank == 0 else int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
 
-    Without it every rank, and every resumption, would see the same heads from the first one on.
+
+class WholeSteps:
+    """Ctrl-C and SIGTERM wait while the optimizer steps and EMA and clock follow, so that a checkpoint never has half.
+
+    It has to come after the handlers that belong to the step.
     """
-    if rank == 0 and iterations == 0:
-        return seed
-    return int(np.random.SeedSequence([seed, rank, iterations]).generate_state(1)[0])
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self._handlers: dict[int, Any] = {}
+        self._arrived: int | None = None
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._hold)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._release)
+
+    def _hold(self, engine: Engine) -> None:
+        self._handlers = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+
+    def _note(self, number: int, frame: Any) -> None:
+        self._arrived = number
+
+    def _release(self, engine: Engine) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self._arrived is not None:
+            arrived, self._arrived = self._arrived, None
+            signal.raise_signal(arrived)
 
 
 class Checkpoint:
-    """Writes everything that a resumed run needs into one file, whole or not at all, and reads it back.
+    """Everything that a resumed run needs in one file, written whole or not at all.
 
-    It has to be the first handler, so that the others start from what it has read.
+    Data and noise are functions of the iteration (`stream.BatchStream`, `handlers.SeedNoise`) and need no state.
+    As a handler it writes, and has to be the last: what it writes includes what the others did in that iteration.
 
     Args:
-        file: the checkpoint. When it exists at the start of the run, training goes on from it.
+        file: the checkpoint.
         parts: what has a ``state_dict``, by name (network, optimizer, ema, clock).
         every: iterations between two writes.
-        resume: False starts afresh although a checkpoint exists.
-        writes: False on all ranks of a torchrun world but the first.
     """
 
-    def __init__(
-        self, file: str | Path, parts: Mapping[str, Any], every: int = 500, resume: bool = True, writes: bool = True
-    ) -> None:
+    def __init__(self, file: str | Path, parts: Mapping[str, Any], every: int = 500) -> None:
         self.file, self.parts, self.every = Path(file), dict(parts), every
-        self.resume, self.writes = resume, writes
 
     def attach(self, engine: Engine) -> None:
-        if self.resume and self.file.is_file():
-            engine.add_event_handler(Events.STARTED, self.load)
-        if self.writes:
-            engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.every), self.save)
-            engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self.save)
-            engine.add_event_handler(Events.EXCEPTION_RAISED, self._save_after)
+        engine.add_event_handler(AFTER_STEP, self._save_when_due)
+        engine.add_event_handler(Events.COMPLETED, self.save)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._save_after)
 
     def save(self, engine: Engine | None = None) -> None:
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        state["random"] = torch.get_rng_state()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         partial = self.file.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self.file)
 
-    def load(self, engine: Engine | None = None) -> None:
+    def load(self) -> None:
+        """Give every part what the file holds. Raises Any2allError where they do not fit."""
         state = torch.load(self.file, map_location="cpu", weights_only=True)
         try:
             for name, part in self.parts.items():
@@ -104,8 +130,6 @@ class Checkpoint:
                 value=str(self.file.parent),
                 hint="another output_dir, or --resume false to start afresh",
             ) from error
-        if self.writes:  # the other ranks keep their own random numbers
-            torch.set_rng_state(state["random"])
 
     @staticmethod
     def iterations_in(file: str | Path) -> int:
@@ -114,7 +138,25 @@ class Checkpoint:
             return 0
         return int(torch.load(file, map_location="cpu", weights_only=True)["clock"]["iterations"])
 
+    def _save_when_due(self, engine: Engine) -> None:
+        if (engine.state.iteration // engine.accumulation_steps) % self.every == 0:
+            self.save()
+
     def _save_after(self, engine: Engine, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
             self.save()
         raise error
+
+
+class Resume:
+    """Goes on from a checkpoint where there is one. The first handler, so that the others start from what it has read.
+
+    The mini-batches of an iteration that was broken off are seen again: no gradient of theirs is in the checkpoint.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+
+    def attach(self, engine: Engine) -> None:
+        if self.checkpoint.file.is_file():
+            engine.add_event_handler(Events.STARTED, lambda _: self.checkpoint.load())

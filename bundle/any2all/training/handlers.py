@@ -9,14 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from torch import distributed
+from torch import Tensor, distributed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
 from ..diffusion.prior import PriorCard, save_prior
 from ..errors import Any2allError
+from .engine import AFTER_STEP
+
+NOISE = 2  # sets the random numbers of levels and noise apart from those of heads and items
 
 
 class Handler(Protocol):
@@ -45,7 +49,7 @@ class EMA:
         self.averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(AFTER_STEP, self)
 
     def __call__(self, engine: Engine) -> None:
         n = int(self.averaged.n_averaged)
@@ -72,7 +76,7 @@ class Clock:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._tick)
+        engine.add_event_handler(AFTER_STEP, self._tick)
 
     @property
     def seconds(self) -> float:
@@ -85,10 +89,13 @@ class Clock:
 
     def _start(self, engine: Engine) -> None:
         self.started = time.monotonic()
-        self.fraction = of_first_rank(self._measured())
+        self._look(engine)
 
     def _tick(self, engine: Engine) -> None:
         self.iterations += 1
+        self._look(engine)
+
+    def _look(self, engine: Engine) -> None:
         self.fraction = of_first_rank(self._measured())
         if self.fraction >= 1.0:
             engine.terminate()
@@ -109,6 +116,26 @@ def of_first_rank(value: float) -> float:
     shared = torch.tensor([value], dtype=torch.float64, device=device)
     distributed.broadcast(shared, 0)
     return float(shared)
+
+
+class SeedNoise:
+    """Seeds torch before every mini-batch, so that levels and noise are a function of the iteration and the rank.
+
+    Args:
+        seed: another one on every rank, see `engine.rank_seed`.
+        clock: counts the iterations.
+    """
+
+    def __init__(self, seed: int, clock: Clock) -> None:
+        self.seed, self.clock = seed, clock
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        mini_batch = (engine.state.iteration - 1) % engine.accumulation_steps
+        state = np.random.SeedSequence([self.seed, self.clock.iterations, mini_batch, NOISE]).generate_state(2)
+        torch.manual_seed(int(state[0]) << 32 | int(state[1]))
 
 
 class LearningRate:
@@ -133,27 +160,43 @@ class LearningRate:
             group["lr"] = base * self.factor()
 
 
+class Losses:
+    """Losses of mini-batches, kept on the device until their mean is asked for: a GPU is not waited for meanwhile."""
+
+    def __init__(self) -> None:
+        self.losses: list[Tensor] = []
+
+    def add(self, engine: Engine) -> None:
+        self.losses.append(engine.state.output["loss"].detach())
+
+    def take_mean(self) -> float:
+        mean, self.losses = float(torch.stack(self.losses).mean()), []
+        return mean
+
+
 class Throughput:
     """Logs stacks per second and the mean loss every ``every`` iterations."""
 
     def __init__(self, clock: Clock, every: int = 50, log: Callable[[str], None] | None = None) -> None:
         self.clock, self.every, self.log = clock, every, log or partial(print, flush=True)
-        self.since, self.stacks, self.losses = time.monotonic(), 0, []
+        self.since, self.stacks, self.losses = time.monotonic(), 0, Losses()
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
+        engine.add_event_handler(AFTER_STEP, self._report)
 
-    def __call__(self, engine: Engine) -> None:
+    def _count(self, engine: Engine) -> None:
         self.stacks += len(engine.state.output["image"])
-        self.losses.append(float(engine.state.output["loss"].detach()))
+        self.losses.add(engine)
+
+    def _report(self, engine: Engine) -> None:
         if self.clock.iterations % self.every == 0:
-            now = time.monotonic()
-            rate, loss = self.stacks / (now - self.since), sum(self.losses) / len(self.losses)
+            loss, now = self.losses.take_mean(), time.monotonic()
             self.log(
-                f"iteration {self.clock.iterations}  loss {loss:.4f}  {rate:.1f} stacks/s  "
+                f"iteration {self.clock.iterations}  loss {loss:.4f}  {self.stacks / (now - self.since):.1f} stacks/s  "
                 f"{100 * self.clock.fraction:.1f} % of the run"
             )
-            self.since, self.stacks, self.losses = now, 0, []
+            self.since, self.stacks = now, 0
 
 
 class Curves:
@@ -161,22 +204,24 @@ class Curves:
 
     def __init__(self, writer: SummaryWriter, clock: Clock, optimizer: torch.optim.Optimizer, every: int = 20) -> None:
         self.writer, self.clock, self.optimizer, self.every = writer, clock, optimizer, every
-        self.losses: list[float] = []
+        self.losses = Losses()
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, lambda _: self.writer.flush())
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.losses.add)
+        engine.add_event_handler(AFTER_STEP, self)
+        engine.add_event_handler(Events.COMPLETED, lambda _: self.writer.flush())
 
     def __call__(self, engine: Engine) -> None:
-        self.losses.append(float(engine.state.output["loss"].detach()))
-        if len(self.losses) == self.every:
-            self.writer.add_scalar("loss", sum(self.losses) / self.every, self.clock.iterations)
+        if self.clock.iterations % self.every == 0:
+            self.writer.add_scalar("loss", self.losses.take_mean(), self.clock.iterations)
             self.writer.add_scalar("learning_rate", self.optimizer.param_groups[0]["lr"], self.clock.iterations)
-            self.losses = []
 
 
 class ReleasePrior:
-    """Writes the EMA as a prior (weights and card) at the end of every epoch and of the run."""
+    """Writes the EMA as a prior (weights and card) at the end of every epoch and of the run.
+
+    ``batch_size``: stacks of one iteration, of all mini-batches and ranks together.
+    """
 
     def __init__(self, ema: EMA, card: PriorCard, clock: Clock, model_file: str | Path, batch_size: int) -> None:
         self.ema, self.card, self.clock = ema, card, clock

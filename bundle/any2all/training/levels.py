@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
 from ..diffusion.prior import Recipe
+from ..errors import Any2allError
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,27 @@ class LevelMixture:
         equal: fraction of stacks whose channels share one level (this keeps the paper's samplers working).
         companions: fraction with a random proper subset clean (level 0) and the others at one level.
         pure_noise: among the latter, how often that level is T (the one-pass posterior mean lives there).
+
+    With ``equal`` 0, ``companions`` 1 and ``pure_noise`` 1 the network sees given channels clean and nothing of the
+    others (sqrt(abar_1000) = 5e-5): it learns a regression, the baseline without diffusion.
     """
 
     equal: float = 0.40
     companions: float = 0.45
     pure_noise: float = 0.15
+
+    @classmethod
+    def of(cls, settings: Mapping[str, float]) -> LevelMixture:
+        """From a config. Raises Any2allError for fractions that are none, and for unknown ones."""
+        known = asdict(cls())
+        unknown = sorted(set(settings) - set(known))
+        if unknown:
+            raise Any2allError("unknown fraction", key=f"mixture.{unknown[0]}", allowed=tuple(known))
+        mixture = cls(**settings)
+        for key, value in (*asdict(mixture).items(), ("equal + companions", mixture.equal + mixture.companions)):
+            if not 0 <= value <= 1 + 1e-9:
+                raise Any2allError("not a fraction", key=f"mixture.{key}", value=value, allowed="from 0 to 1")
+        return mixture
 
 
 def draw_levels(

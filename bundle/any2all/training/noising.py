@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..diffusion.prior import Prediction, Recipe
 from ..diffusion.schedule import Schedule, cosine_schedule
+from ..errors import Any2allError
 from .levels import LevelMixture, draw_levels
+
+Weighting = Literal["plain", "min_snr"]
+MIN_SNR_GAMMA = 5.0
+
+
+def min_snr_weight(levels: Tensor, schedule: Schedule, prediction: Prediction) -> Tensor:
+    """Weight of the squared error of a prediction at levels 1 … T, any shape (Hang et al., ICCV 2023, gamma = 5).
+
+    min(SNR, gamma) on the error of x0_hat, with SNR = abar / (1 - abar). The error of eps is SNR times that of x0_hat,
+    the error of v is SNR + 1 times it, hence the weights min(SNR, gamma) / SNR and min(SNR, gamma) / (SNR + 1). The
+    latter vanishes at level T, where the one-pass posterior mean lives. Level 0 (nothing to learn) has weight 0.
+    """
+    abar = schedule.abar.to(levels.device)[levels]
+    snr = abar / (1.0 - abar).clamp(min=torch.finfo(abar.dtype).tiny)
+    weight = snr.clamp(max=MIN_SNR_GAMMA) / (snr if prediction == "eps" else snr + 1.0)
+    return torch.where(levels > 0, weight, 0.0)
 
 
 @dataclass
@@ -20,12 +37,21 @@ class PrepareNoisyStack:
 
     A batch holds ``image`` (B, M, H, W) in the prior range and ``present`` (B, M) bool. Returned are x_k, the pair
     (target, weight) for `NoisedChannelLoss`, and the levels (B, M) as the network's second argument.
+
+    Raises Any2allError for an unknown ``weighting``.
     """
 
     noise_levels: Recipe = "per_modality"
     prediction: Prediction = "v"
     mixture: LevelMixture = field(default_factory=LevelMixture)
     schedule: Schedule = field(default_factory=cosine_schedule)
+    weighting: Weighting = "plain"
+
+    def __post_init__(self) -> None:
+        if self.weighting not in get_args(Weighting):
+            raise Any2allError(
+                "unknown weighting", key="loss_weighting", value=self.weighting, allowed=get_args(Weighting)
+            )
 
     def __call__(
         self, batch: Mapping[str, Tensor], device: Any = None, non_blocking: bool = False
@@ -38,11 +64,13 @@ class PrepareNoisyStack:
         x_k = torch.where(present[..., None, None], signal * x0 + noise * eps, eps)
         target = eps if self.prediction == "eps" else signal * eps - noise * x0
         weight = ((levels > 0) & present).to(x0.dtype)
+        if self.weighting == "min_snr":
+            weight = weight * min_snr_weight(levels, self.schedule, self.prediction).to(x0.dtype)
         return x_k, (target, weight), (levels,), {}
 
 
 class NoisedChannelLoss(torch.nn.Module):
-    """Mean squared error of the prediction over the channels that are noised and present.
+    """Weighted mean squared error of the prediction over the channels of positive weight: noised and present.
 
     ``forward(prediction (B, M, H, W), (target (B, M, H, W), weight (B, M)))`` → scalar.
     """
@@ -50,4 +78,4 @@ class NoisedChannelLoss(torch.nn.Module):
     def forward(self, prediction: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
         wanted, weight = target
         error = (prediction.float() - wanted).square().mean(dim=(2, 3))
-        return (weight * error).sum() / weight.sum().clamp(min=1.0)
+        return (weight * error).sum() / (weight > 0).sum().clamp(min=1)

@@ -54,6 +54,7 @@ class ValidationPictures:
         tasks: for each, the modalities that are filled in from all others.
         writer: of TensorBoard.
         device: where the network runs.
+        steps: network passes of a task (the ``shared`` recipe takes its own number).
     """
 
     def __init__(
@@ -65,9 +66,10 @@ class ValidationPictures:
         tasks: Sequence[Sequence[str]],
         writer: SummaryWriter,
         device: torch.device | str = "cpu",
+        steps: int = 5,
     ) -> None:
         self.ema, self.card, self.clock, self.slices, self.device = ema, card, clock, slices, device
-        self.tasks = [SynthesisTask(tuple(missing)) for missing in tasks]
+        self.tasks = [SynthesisTask(tuple(missing), steps) for missing in tasks]
         self.writer, self.last = writer, -1
 
     def attach(self, engine: Engine) -> None:

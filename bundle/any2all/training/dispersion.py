@@ -1,0 +1,68 @@
+"""How far the samples' own spread is from the error: the factor that makes `_std` mean what it says.
+
+MCS in a few steps, on a network that is not exact, draws samples that agree more than they should. So the spread is
+measured on validation heads, and written with the prior: one factor for each modality, reconstructed and synthetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from ..diffusion.prior import NetworkPrior
+from ..evaluation.uncertainty import scale_for_coverage
+from ..kspace.simulate import simulate_kspace
+from ..physics.measurements import Channel, Measurements
+from ..samplers import MCS, Problem
+from ..samplers.noise import VolumeNoise
+
+LEVEL = 0.9
+STEPS, SAMPLES = 10, 8
+NOISE_STD = 0.01
+HEAD_U = 0.04  # of the brightest modality; what is darker is air, where every sample is right
+
+
+def measure_std_scale(prior: NetworkPrior, slices: Tensor) -> dict[str, dict[str, float]]:
+    """Factors by role and modality (`PriorCard.std_scale`), each over several sets of companions.
+
+    Args:
+        prior: of the ``per_modality`` recipe.
+        slices: complete validation slices (B, M, H, W) in the prior range.
+    """
+    truth = ((slices.cpu() + 1) / 2).clamp(0, 1)
+    inside = (truth.amax(dim=1) > HEAD_U).numpy()
+    scales: dict[str, dict[str, float]] = {}
+    for role, raw in (("reconstructed", True), ("synthetic", False)):
+        scales[role] = {}
+        for m, modality in enumerate(prior.stack.modalities):
+            if raw and not modality.raw_data:
+                continue
+            drawn = [_draw(prior, truth, m, given, raw) for given in _companions(prior, m)]
+            samples = np.concatenate([d[:, :, m].numpy() for d in drawn], axis=1)
+            true, mask = (np.concatenate([part] * len(drawn)) for part in (truth[:, m].numpy(), inside))
+            factor = scale_for_coverage(samples.clip(0, 1), true, mask, LEVEL)
+            if factor is not None:
+                scales[role][modality.name] = round(factor, 3)
+    return scales
+
+
+def _companions(prior: NetworkPrior, m: int) -> Iterator[tuple[int, ...]]:
+    """One given MR image, and all the other MR images."""
+    others = [i for i, modality in enumerate(prior.stack.modalities) if modality.raw_data and i != m]
+    yield (others[0],)
+    yield tuple(others)
+
+
+def _draw(prior: NetworkPrior, truth: Tensor, m: int, given: Sequence[int], raw: bool) -> Tensor:
+    """Samples (K, B, M, H, W) in u of channel m, from its R = 4 k-space or from nothing of its own."""
+    channels = [Channel.missing()] * prior.channels
+    for i in given:
+        channels[i] = Channel.available(truth[:, i])
+    if raw:
+        channels[m] = simulate_kspace(truth[:, m].numpy(), noise_std=NOISE_STD).channel()
+    problem = Problem.of(Measurements(tuple(channels)), tuple(truth.shape))
+    sampler = MCS(STEPS, consistency="moment", refill=False)
+    noise = VolumeNoise(tuple(truth.shape[1:]), subject="dispersion")
+    return (sampler.sample(prior, problem, noise, SAMPLES, device=prior.device) + 1) / 2
