@@ -37,7 +37,8 @@ def judge(sampler: Sampler, task, samples: int) -> Verdict:
     scale = exact.variance[:, wanted].mean().sqrt()
     bias = (x.mean(0) - exact.mean)[:, wanted].square().mean().sqrt() / scale
     spread = x.var(0)[:, wanted].mean().sqrt() / scale
-    return Verdict(float(bias), float(spread), sampler.steps * sampler.cost_per_step(problem))
+    cost = sampler.passes(prior.schedule, bool(problem.consistency), bool(problem.measurements.missing))
+    return Verdict(float(bias), float(spread), cost)
 
 
 def report(name: str, verdict: Verdict, bounds: str) -> None:

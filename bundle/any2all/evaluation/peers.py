@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from ..diffusion.prior import NetworkPrior
-from ..diffusion.schedule import Schedule
 from ..errors import Any2allError
 from ..intensity import head_mask
 from ..kspace.acquisition import Acquisition
@@ -32,8 +31,6 @@ from ..kspace.reconstruct import (
 )
 from ..physics.measurements import Channel, Measurements
 from ..samplers import MCS, Problem, Sampler
-from ..samplers.consistency import CG_ITERATIONS
-from ..samplers.mcs import MOMENT_MAX_SIGMA2
 from ..samplers.noise import VolumeNoise
 from ..stack import Stack
 from ..study.presets import MCS_LEAST_STEPS_WITH_RAW_DATA
@@ -334,7 +331,7 @@ class SampledPeer:
 
     def passes(self, measured: Collection[str], available: Collection[str]) -> int:
         missing = set(self.prior.stack.names) - {*measured, *available}
-        return network_passes(self.sampler, self.prior.schedule, bool(measured), bool(missing))
+        return self.sampler.passes(self.prior.schedule, bool(measured), bool(missing))
 
     def predict(
         self,
@@ -377,23 +374,6 @@ def volume_shape(measurements: Mapping[str, Acquisition], available: Mapping[str
     if len(set(shapes.values())) != 1:
         raise Any2allError("k-space and images must be on one grid", key="measurements", value=shapes)
     return next(iter(shapes.values()))
-
-
-def network_passes(sampler: Sampler, schedule: Schedule, undersampled: bool, missing: bool) -> int:
-    """Passes and vector–Jacobian products of one sample of one slice, counted as they are made.
-
-    MCS with ``moment`` takes its products only between the noisiest levels and the last step, and starts once more
-    where raw data and missing images meet.
-    """
-    pairs = sampler.pairs(schedule)
-    if not isinstance(sampler, MCS):
-        nothing = Measurements((Channel.missing(),))
-        return len(pairs) * sampler.cost_per_step(Problem.of(nothing, (1, 1, 1, 1)))
-    rounds = 2 if undersampled and missing and sampler.refill else 1
-    products = 0
-    if undersampled and sampler.consistency == "moment":
-        products = sum(k_next > 0 and schedule.sigma2(k) <= MOMENT_MAX_SIGMA2 for k, k_next in pairs)
-    return rounds * len(pairs) + CG_ITERATIONS * products
 
 
 def tune_lamda(

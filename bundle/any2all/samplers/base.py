@@ -97,9 +97,13 @@ class Sampler(ABC):
         """What the first step receives, given pure noise x (B, M, H, W)."""
         return x
 
-    def cost_per_step(self, problem: Problem) -> int:
+    def passes_of_step(self, k: int, k_next: int, schedule: Schedule, undersampled: bool) -> int:
         """Network passes of one step for one slice; a vector–Jacobian product counts as one."""
         return 1
+
+    def passes(self, schedule: Schedule, undersampled: bool, missing: bool) -> int:
+        """Network passes of one sample of one slice, where something is undersampled or missing."""
+        return sum(self.passes_of_step(*pair, schedule, undersampled) for pair in self.pairs(schedule))
 
     def sample(
         self,
@@ -120,8 +124,9 @@ class Sampler(ABC):
         every_row = [(z, sample) for sample in range(samples) for z in range(problem.shape[0])]
         batches = [slice(i, i + batch_size) for i in range(0, len(every_row), batch_size)]
         pasts: list[Estimates] = [[] for _ in batches]
-        problem, pairs, cost = problem.to(device), self.pairs(prior.schedule), self.cost_per_step(problem)
-        total, done = len(pairs) * len(every_row) * cost, 0
+        problem, pairs, undersampled = problem.to(device), self.pairs(prior.schedule), bool(problem.consistency)
+        costs = [self.passes_of_step(*pair, prior.schedule, undersampled) for pair in pairs]
+        total, done = sum(costs) * len(every_row), 0
 
         x = torch.empty(len(every_row), *problem.shape[1:], dtype=noise.dtype)
         for batch, past in zip(batches, pasts):
@@ -133,7 +138,7 @@ class Sampler(ABC):
                     raise Cancelled
                 rows = _rows(every_row[batch], problem, noise, number, past, device)
                 x[batch] = self.step(prior, x[batch].to(device), k, k_next, rows).detach().cpu()
-                done += len(rows.slices) * cost
+                done += len(rows.slices) * costs[number]
                 if progress is not None:
                     progress(done, total)
         return x.reshape(samples, *problem.shape)

@@ -65,8 +65,12 @@ class MCS(Sampler):
     idle: frozenset[int] = frozenset()
     name = "mcs"
 
-    def cost_per_step(self, problem: Problem) -> int:
-        return 1 + CG_ITERATIONS if problem.consistency and self.consistency == "moment" else 1
+    def passes_of_step(self, k: int, k_next: int, schedule: Schedule, undersampled: bool) -> int:
+        return 1 + CG_ITERATIONS * (undersampled and self._takes_moments(k, k_next, schedule))
+
+    def passes(self, schedule: Schedule, undersampled: bool, missing: bool) -> int:
+        again = len(self.pairs(schedule)) if self.refill and undersampled and missing else 0
+        return super().passes(schedule, undersampled, missing) + again
 
     def pairs(self, schedule: Schedule) -> list[Pair]:
         if self.solver == "ddim" or self.steps < 2:
@@ -90,7 +94,7 @@ class MCS(Sampler):
     ) -> Tensor:
         again = self.refill and bool(problem.consistency and problem.measurements.missing)
         steps, rows = len(self.pairs(prior.schedule)), samples * problem.shape[0]
-        first = steps * rows * self.cost_per_step(problem)
+        first = rows * super().passes(prior.schedule, bool(problem.consistency), False)
         total = first + steps * rows * again
 
         def report(before: int) -> Progress | None:
@@ -141,9 +145,12 @@ class MCS(Sampler):
         if not rows.consistency:
             with torch.no_grad():
                 return prior.x0_hat(x, levels)
-        if self.consistency == "calibrated" or k_next == 0 or prior.schedule.sigma2(k) > MOMENT_MAX_SIGMA2:
-            return calibrated_step(prior, x, levels, k, rows)
-        return moment_step(prior, x, levels, k, sampled, rows)
+        if self._takes_moments(k, k_next, prior.schedule):
+            return moment_step(prior, x, levels, k, sampled, rows)
+        return calibrated_step(prior, x, levels, k, rows)
+
+    def _takes_moments(self, k: int, k_next: int, schedule: Schedule) -> bool:
+        return self.consistency == "moment" and k_next > 0 and schedule.sigma2(k) <= MOMENT_MAX_SIGMA2
 
 
 def _extrapolated(estimates: Estimates, k_next: int, schedule: Schedule) -> Tensor:

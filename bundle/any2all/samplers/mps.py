@@ -27,7 +27,7 @@ from torch import Tensor
 from ..diffusion.prior import Prior
 from ..diffusion.schedule import Schedule, uniform_pairs
 from ..physics.measurements import Measurements
-from .base import Pair, Problem, Rows, Sampler, all_at
+from .base import Pair, Rows, Sampler, all_at
 from .updates import ancestral_update
 
 
@@ -44,7 +44,7 @@ class MPS(Sampler):
     def pairs(self, schedule: Schedule) -> list[Pair]:
         return uniform_pairs(self.steps, schedule.steps)
 
-    def cost_per_step(self, problem: Problem) -> int:
+    def passes_of_step(self, k: int, k_next: int, schedule: Schedule, undersampled: bool) -> int:
         return 2
 
     @torch.enable_grad()
