@@ -12,7 +12,7 @@ from .evaluation.text import markdown_table
 from .output import ModalityResult, Result
 from .pipeline import Run, run_study
 from .training.finish import mean_image_file
-from .workflow import StageProgress, front_door
+from .workflow import StageProgress, announce, front_door
 
 BUNDLE = Path(__file__).parents[1]
 STUDY = BUNDLE / "demo" / "study.json"
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with front_door():
         try:
             prior = load_prior(options.model)
-            run = Run(progress, truth=TRUTH, mean_image=mean_image_file(options.model))
+            run = Run(progress, truth=TRUTH, mean_image=mean_image_file(options.model), announce=announce)
             result = run_study(STUDY, prior, options.output, overwrite=True, run=run)
         finally:
             progress.close()

@@ -1,6 +1,6 @@
 """The main job, top to bottom: a study becomes measurements, a sampler fills the stack, volumes return to the scanner.
 
-study → inputs → one world → the prior's grid → measurements → samples → the reference grid → files
+study → inputs → one world → the prior's grid → measurements → self-check → samples → the reference grid → files
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from . import __version__
 from .diffusion.prior import NetworkPrior, file_sha256
+from .diffusion.selfcheck import Report, check_images, slices_to_check
 from .evaluation.baselines import baselines_of, load_mean_image
 from .evaluation.metrics import compare
-from .frame import expected_shape, lay_frame, measure
+from .forecast import expected_seconds
+from .frame import Frame, expected_shape, lay_frame, measure
 from .geometry import Volume, read_volume
 from .inputs import Inputs, aligned, read_inputs
 from .output import ModalityResult, Result, write_results
@@ -40,6 +43,7 @@ class Run:
     """How a study is run, as opposed to what it asks: progress, cancelling, the slices that a device holds at once.
 
     ``progress(stage, done, total)``; while sampling, done and total count network passes over the whole job.
+    ``announce``: is told before sampling what will be done and how long it should take.
     ``truth``: a folder with true images of outputs (named as the stack's patterns say), for scores and the picture.
     ``mean_image``: the prior's mean training image, which a synthetic image of known truth is compared with.
     """
@@ -49,6 +53,7 @@ class Run:
     batch_size: int | None = None
     truth: Path | None = None
     mean_image: Path | None = None
+    announce: Callable[[str], None] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -58,6 +63,10 @@ class Run:
         started = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - started, 2)
+
+    def batch(self, prior: NetworkPrior) -> int:
+        """Slices that the network sees at once."""
+        return self.batch_size or DEFAULT_BATCH.get(prior.device.type, 16)
 
     def report(self, stage: str, done: int, total: int) -> None:
         if self.progress is not None:
@@ -92,11 +101,22 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
     with run.stage("measurements"):
         frame = lay_frame(inputs, prior.card)
         problem = Problem.of(measure(inputs, frame, prior.stack), expected_shape(frame, prior))
+    with run.stage("self-check"):
+        check = self_check(problem, frame, prior, run)
+    if run.announce is not None:
+        run.announce(forecast(problem, prior, settings, run))
     with run.stage("sampling"):
         samples = draw(problem, prior, settings, spec, frame.first_slice, run)
     with run.stage("restoring"):
         restoring = Restoring(
-            inputs, frame, prior.card, prior.stack, spec.save_samples, truth, (settings.seed, spec.subject)
+            inputs,
+            frame,
+            prior.card,
+            prior.stack,
+            spec.save_samples,
+            truth,
+            (settings.seed, spec.subject),
+            calibrated_std=settings.name == "mcs",
         )
         outputs = [restoring.output(name, samples[:, :, prior.stack.index(name)]) for name in spec.outputs]
     with run.stage("scores"):
@@ -106,12 +126,53 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
         reference=inputs.reference,
         given=given_on_reference(inputs, prior.stack),
         outputs=outputs,
-        warnings=[*inputs.warnings, *frame.warnings, *_warnings(spec, prior, settings)],
+        warnings=[*inputs.warnings, *frame.warnings, *check.warnings, *_warnings(spec, prior, settings)],
         provenance=provenance(spec, prior, settings),
         seconds=run.seconds,
         reference_file=spec.modalities[spec.reference].file,
-        headline=f"{settings.name}, {settings.steps} steps, {settings.samples} sample{'s' * (settings.samples > 1)}",
+        headline=headline(settings),
+        self_check=check.to_json(),
     )
+
+
+def self_check(problem: Problem, frame: Frame, prior: NetworkPrior, run: Run) -> Report:
+    """Whether the given images look like what the prior knows; raw data is no image yet and is left out."""
+    given = problem.measurements.available
+    if prior.noise_levels != "per_modality":
+        return Report(skipped=f"a prior with {prior.noise_levels} noise levels cannot predict one image from another")
+    if prior.card.selfcheck is None:
+        return Report(skipped="no limits were measured for this prior")
+    if not given:
+        return Report(skipped="no image was given")
+    images = torch.full(problem.shape, -1.0)
+    for m in given:
+        images[:, m] = problem.measurements.channels[m].data
+    chosen = slices_to_check((images[:, list(given)] + 1) / 2, frame.grid.spacing_mm[0])
+    if not chosen:
+        return Report(skipped="no slice shows the head in all given images")
+    return Report(tuple(check_images(prior, images[chosen], given, run.batch(prior), run.cancelled)), len(chosen))
+
+
+def forecast(problem: Problem, prior: NetworkPrior, settings: SamplerSettings, run: Run) -> str:
+    """What sampling will do and how long it should take, in words."""
+    slices, _, *matrix = problem.shape
+    given = problem.measurements
+    seconds = expected_seconds(
+        build_sampler(settings, prior.stack),
+        prior,
+        (matrix[0], matrix[1]),
+        slices,
+        settings.samples,
+        bool(given.undersampled),
+        bool(given.missing),
+        run.batch(prior),
+    )
+    return f"{headline(settings)} of {slices} slices: about {max(1, round(seconds))} s of sampling"
+
+
+def headline(settings: SamplerSettings) -> str:
+    """One line for pictures and messages."""
+    return f"{settings.name}, {settings.steps} steps, {settings.samples} sample{'s' * (settings.samples > 1)}"
 
 
 def draw(
@@ -125,7 +186,7 @@ def draw(
         problem,
         noise,
         samples=settings.samples,
-        batch_size=run.batch_size or DEFAULT_BATCH.get(prior.device.type, 16),
+        batch_size=run.batch(prior),
         device=prior.device,
         progress=lambda done, total: run.report("sampling", done, total),
         cancelled=run.cancelled,

@@ -31,7 +31,10 @@ NO_NOISE_STD = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Restoring:
-    """Everything that the way back needs beside the samples."""
+    """Everything that the way back needs beside the samples.
+
+    ``calibrated_std``: widen the std by the prior's own factors (`PriorCard.std_scale`, measured for mcs alone).
+    """
 
     inputs: Inputs
     frame: Frame
@@ -40,12 +43,14 @@ class Restoring:
     keep_samples: bool
     truth: dict[str, Volume]
     draws: tuple[int, str] = (0, "")
+    calibrated_std: bool = False
 
     def output(self, name: str, samples: Tensor) -> ModalityResult:
         """One output from its samples (K, Z, H, W) in u on the frame's grid."""
         raw = next((r for r in self.inputs.raw if r.name == name), None)
         modality = self.stack[name]
         scale = raw.scale if raw else None
+        factor = self.card.std_factor(name, raw is not None) if self.calibrated_std else 1.0
         kept, moments, grid = [], RunningMoments(), self.inputs.reference.grid
         for u, sampled_on in self._on_grids(samples, raw):
             volume = self._in_units(u, sampled_on, modality, scale)
@@ -56,7 +61,8 @@ class Restoring:
             name=name,
             role="reconstructed" if raw else "synthetic",
             mean=Volume(moments.mean, grid),
-            std=None if moments.std is None else Volume(moments.std, grid),
+            std=None if moments.std is None else Volume(factor * moments.std, grid),
+            std_scale=factor,
             samples=tuple(kept),
             units=modality.units,
             effective_resolution_mm=tuple(round(mm, 3) for mm in effective_resolution_mm(self.frame, raw)),

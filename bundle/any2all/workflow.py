@@ -150,6 +150,11 @@ def train(trainer: Trainer) -> None:
             signal.signal(signal.SIGTERM, before)
 
 
+def announce(words: str) -> None:
+    """A line on stderr, so that stdout holds results only."""
+    print(words, file=sys.stderr, flush=True)
+
+
 class StudyInferer:
     """Fills one study with a prior: ``inferer(study, output_dir)`` is `pipeline.run_study` with these settings.
 
@@ -177,7 +182,7 @@ class StudyInferer:
         if truth is not None and not truth.is_dir():
             raise Any2allError("this folder does not exist", key="truth", value=str(truth))
         mean_image = None if self.mean_image is None else Path(self.mean_image)
-        run = pipeline.Run(progress, batch_size=batch_size, truth=truth, mean_image=mean_image)
+        run = pipeline.Run(progress, batch_size=batch_size, truth=truth, mean_image=mean_image, announce=announce)
         return pipeline.run_study(study, self.prior, output_dir, overwrite, run)
 
 

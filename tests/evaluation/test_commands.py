@@ -74,6 +74,7 @@ def test_the_evaluation_bundle_runs_on_the_validation_head(data_folder, tiny_mod
         "tasks": "R4,R4+T1,T1+T2star+T2FLAIR,T1+T2",
         "methods": "SENSE,mcs-1,mcs-10",
         "manifest": str(tmp_path / "manifest.json"),
+        "draws": 0,
     }
     monai.bundle.run(
         config_file=str(CONFIG), model_file=str(tiny_model_file), output_dir=str(tmp_path / "out"), **options

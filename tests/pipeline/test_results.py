@@ -1,9 +1,11 @@
 """What the main job hands over: roles, units, origin, spread, scores; the same again from the same seed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from any2all.diffusion.prior import NetworkPrior
 from any2all.errors import Cancelled
 from any2all.intensity import to_u
 from any2all.output import read_provenance
@@ -28,6 +30,30 @@ def test_roles_units_and_origin_of_the_default_study(desk):
     samples = np.stack([s.data for s in next(o for o in result.outputs if o.name == "CT").samples])
     assert np.allclose(desk.output("CT").get_fdata(), samples.mean(axis=0), atol=1e-2)
     assert np.allclose(desk.output("CT_std").get_fdata(), samples.std(axis=0, ddof=1), atol=1e-2)
+
+
+def test_the_std_is_widened_by_the_priors_own_factor_for_mcs_alone(desk):
+    desk.document["sampler"]["samples"] = 2
+    desk.run()
+    plain = {name: desk.output(f"{name}_std").get_fdata() for name in ("CT", "T2FLAIR")}
+    card = replace(desk.prior.card, std_scale={"synthetic": {"CT": 1.5}, "reconstructed": {"T2FLAIR": 2.0}})
+    desk.prior = NetworkPrior(desk.prior.network, card, autocast=desk.prior.autocast)
+    desk.run(overwrite=True)
+    for name, factor in (("CT", 1.5), ("T2FLAIR", 2.0)):
+        np.testing.assert_allclose(desk.output(f"{name}_std").get_fdata(), factor * plain[name], rtol=1e-3, atol=1e-3)
+    assert json.loads((desk.out / "summary.json").read_text())["outputs"]["CT"]["std_scale"] == 1.5
+    desk.document["sampler"] = {"name": "mds", "steps": 3, "samples": 2}
+    desk.run(overwrite=True)
+    assert json.loads((desk.out / "summary.json").read_text())["outputs"]["CT"]["std_scale"] == 1.0
+
+
+def test_the_expected_time_is_announced_before_sampling(desk):
+    said, stages = [], []
+    desk.run(
+        Run(progress=lambda stage, *_: stages.append(stage), announce=lambda words: said.append((words, stages[-1])))
+    )
+    ((words, last_stage),) = said
+    assert words.startswith("mcs, 5 steps, 1 sample of 12 slices: about ") and last_stage != "sampling"
 
 
 def test_values_are_in_units_and_air_is_air(desk):
@@ -90,7 +116,7 @@ def test_progress_counts_passes_and_never_runs_backwards(desk):
     seen = []
     desk.run(Run(progress=lambda stage, done, total: seen.append((stage, done, total))))
     stages = list(dict.fromkeys(stage for stage, _, _ in seen))
-    assert stages == ["reading", "registration", "measurements", "sampling", "restoring", "scores"]
+    assert stages == ["reading", "registration", "measurements", "self-check", "sampling", "restoring", "scores"]
     counts = [done for stage, done, total in seen if stage == "sampling" and total > 1]
     totals = {total for stage, _, total in seen if stage == "sampling" and total > 1}
     assert counts == sorted(counts) and {counts[-1]} == totals == {2 * 5 * 12}, (

@@ -17,6 +17,7 @@ from ..stack import Stack
 from .calibration import Calibration
 from .network import LevelConditionedUNet
 from .schedule import Schedule, cosine_schedule
+from .selfcheck import SelfCheck
 
 Recipe = Literal["shared", "per_modality"]
 Prediction = Literal["eps", "v"]
@@ -60,6 +61,9 @@ class PriorCard:
 
     ``matrix`` (H, W) and ``spacing_mm`` (H, W, slice) are the grid the prior was trained on; ``stack`` holds the
     normalisation constants that inference must use; ``detail_mse`` is r_u² of METHOD §4 per modality.
+    ``std_scale[role][modality]`` is the factor on the std of MCS samples with which 90 % intervals hold 90 % of the
+    truth on validation heads; roles are ``reconstructed`` and ``synthetic``. ``selfcheck`` is what the self-check of
+    given images tolerates; without it there is none.
     """
 
     version: str
@@ -71,8 +75,14 @@ class PriorCard:
     stack: Stack
     calibration: Calibration | None = None
     detail_mse: dict[str, float] = field(default_factory=dict)
+    std_scale: dict[str, dict[str, float]] = field(default_factory=dict)
+    selfcheck: SelfCheck | None = None
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str | None = None
+
+    def std_factor(self, modality: str, measured: bool) -> float:
+        """The factor of ``std_scale``; 1 where none was measured."""
+        return self.std_scale.get("reconstructed" if measured else "synthetic", {}).get(modality, 1.0)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -86,12 +96,14 @@ class PriorCard:
             "stack": self.stack.model_dump(mode="json"),
             "training": self.training,
             "detail_mse": self.detail_mse,
+            "std_scale": self.std_scale,
+            "selfcheck": self.selfcheck.to_json() if self.selfcheck else None,
             "calibration": self.calibration.to_json() if self.calibration else None,
         }
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> PriorCard:
-        calibration = document.get("calibration")
+        calibration, selfcheck = document.get("calibration"), document.get("selfcheck")
         return cls(
             version=document["version"],
             noise_levels=document["noise_levels"],
@@ -102,6 +114,8 @@ class PriorCard:
             stack=Stack.model_validate(document["stack"]),
             calibration=Calibration.from_json(calibration) if calibration else None,
             detail_mse=document.get("detail_mse", {}),
+            std_scale=document.get("std_scale", {}),
+            selfcheck=SelfCheck.from_json(selfcheck) if selfcheck else None,
             training=document.get("training", {}),
             sha256=document.get("sha256"),
         )
@@ -175,7 +189,7 @@ def load_prior(
     Raises Any2allError when a file is missing, does not fit its card, or its checksum differs.
     """
     model_file = Path(model_file)
-    card_file = model_file.with_name("prior.json" if model_file.stem == "model" else f"{model_file.stem}.json")
+    card_file = card_path(model_file)
     for file in (model_file, card_file):
         if not file.is_file():
             raise _unusable("prior file not found", file)
@@ -205,5 +219,14 @@ def save_prior(network: torch.nn.Module, card: PriorCard, model_file: str | Path
     weights = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     torch.save({name: w.half() if w.is_floating_point() else w for name, w in weights.items()}, model_file)
     card.sha256 = file_sha256(model_file)
-    card_file = model_file.with_name("prior.json" if model_file.stem == "model" else f"{model_file.stem}.json")
-    card_file.write_text(json.dumps(card.to_json(), indent=1) + "\n")
+    save_card(card, model_file)
+
+
+def save_card(card: PriorCard, model_file: str | Path) -> None:
+    """Write the card beside its weights."""
+    card_path(Path(model_file)).write_text(json.dumps(card.to_json(), indent=1) + "\n")
+
+
+def card_path(model_file: Path) -> Path:
+    """The card of ``model.pt`` is ``prior.json``, of ``<name>.pt`` ``<name>.json``."""
+    return model_file.with_name("prior.json" if model_file.stem == "model" else f"{model_file.stem}.json")

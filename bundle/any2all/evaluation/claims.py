@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .alarms import PROPER, alarm_rates
 from .cases import Cases
 from .evaluate import Evaluation
 from .flicker import flicker_scores
@@ -465,6 +466,40 @@ def flicker(results: Results) -> Section | None:
     return Section("Flicker between 12 neighbouring slices", tuple(verdicts), (markdown_table(header, rows),))
 
 
+def self_check(results: Results) -> Section | None:
+    """The self-check fires on images that do not belong, and leaves proper ones alone."""
+    prior = results.evaluation.prior
+    sets = results.of_kind("rendered")
+    if not sets or prior.card.selfcheck is None:
+        return None
+    rates = alarm_rates(prior, sets[0], results.evaluation.batch_size)
+    proper = next(rate for rate in rates if rate.kind == PROPER)
+    wrong = [rate for rate in rates if rate.kind != PROPER]
+    fired, studies = sum(rate.fired for rate in wrong), sum(rate.studies for rate in wrong)
+    verdicts = (
+        Verdict("fires on at most 5 % of proper studies", f"{100 * proper.share:.1f} %", proper.share <= 0.05),
+        Verdict("fires on at least 90 % of wrong ones", f"{100 * fired / studies:.1f} %", fired >= 0.9 * studies),
+    )
+    rows = [[rate.kind, f"{100 * rate.share:.1f} %", f"{rate.fired} of {rate.studies}"] for rate in rates]
+    return Section("The self-check", verdicts, (markdown_table(["studies", "fired", "how many"], rows),))
+
+
+def not_memorised(results: Results) -> Section | None:
+    """Draws from nothing lie no nearer to training slices than held-out slices do."""
+    likeness = results.evaluation.likeness() if results.evaluation.likeness is not None else None
+    if likeness is None or likeness["distribution"] is None:
+        return None
+    found = likeness["distribution"]
+    measured = (
+        f"median {found['median']:.3f} against {found['median_held_out']:.3f}; a draw is the nearer one with "
+        f"probability {found['nearer']:.2f}"
+    )
+    asked = "draws are no nearer to training slices than held-out slices (RMS in u)"
+    compared = ", ".join(f"{count} {kind}" for kind, count in likeness["training_slices"].items())
+    note = f"{found['n']} draws and {found['n_held_out']} held-out slices against {compared} training slices."
+    return Section("Not memorised", (Verdict(asked, measured, found["median"] >= found["median_held_out"]),), (note,))
+
+
 def _number(value: float | None, digits: int) -> str:
     return "n/a" if value is None else f"{value:.{digits}f}"
 
@@ -480,4 +515,6 @@ _SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
     uncertainty,
     real_scans,
     flicker,
+    self_check,
+    not_memorised,
 )

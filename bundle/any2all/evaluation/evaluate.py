@@ -49,6 +49,7 @@ class Evaluation:
         models: folder of other priors that methods name; None: beside nothing, they are left out.
         mean_image: (M, H, W) in u, the baseline of synthetic images.
         training: gives training slices (N, M, H, W) in u, when a peer has to be fitted.
+        likeness: compares draws from nothing with training slices (`generate.compare_with_training`).
         batch_size: rows (slice of a sample) that the network sees at once.
         seed: of the samplers' noise.
     """
@@ -62,6 +63,7 @@ class Evaluation:
     models: Path | None = None
     mean_image: np.ndarray | None = None
     training: Callable[[], Tensor] | None = None
+    likeness: Callable[[], dict[str, Any]] | None = None
     batch_size: int = 24
     seed: int = 0
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.prior import NetworkPrior
+from ..generate import compare_with_training, draw_stacks
 from ..phantom.dataset import RenderedHeads
 from ..training import cohort
 from ..training.finish import mean_image_file
@@ -23,6 +24,7 @@ from .report import publish
 from .tasks import Method, Task, chosen
 
 FITTING_SLICES, FITTING_SEED = 240, 77
+DRAW_STEPS, BANK_SLICES = 250, 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,7 @@ class TableEvaluator:
         task_list, method_list: all entries; ``tasks`` and ``methods`` choose some by name ("a,b" or a list).
         simulation: of k-space, see `Evaluation`.
         model_file: the prior's weights, beside which its mean image and other priors lie.
+        draws: whole stacks drawn from nothing, to compare with training slices; 0: none.
         output_dir, batch_size, seed: see `Evaluation`.
     """
 
@@ -82,6 +85,7 @@ class TableEvaluator:
     simulation: Mapping[str, Any] | None = None
     model_file: str | Path = ""
     output_dir: str | Path | None = None
+    draws: int = 0
     batch_size: int = 24
     seed: int = 0
 
@@ -104,6 +108,7 @@ class TableEvaluator:
             Path(self.model_file).parent,
             load_mean_image(mean_image_file(self.model_file), self.prior.card),
             self._training,
+            self._likeness if self.draws else None,
             as_count(self.batch_size, "batch_size"),
             self.seed,
         )
@@ -115,3 +120,8 @@ class TableEvaluator:
             data.head_labels, card.stack, card.matrix, card.spacing_mm[:2], FITTING_SEED, lesion_masks=data.lesion_masks
         )
         return (torch.stack([item["image"] for item in islice(heads, FITTING_SLICES)]) + 1) / 2
+
+    def _likeness(self) -> dict[str, Any]:
+        """Distances of draws to training slices, beside those of held-out slices."""
+        stacks = draw_stacks(self.prior, self.draws, DRAW_STEPS, self.seed, self.batch_size)
+        return compare_with_training(stacks, self.prior, self.dataset.data, BANK_SLICES)

@@ -19,13 +19,14 @@ class ModalityResult:
         name: modality of the stack.
         role: ``reconstructed`` where data of this modality was measured, else ``synthetic``.
         mean: mean of the samples.
-        std: their standard deviation, None when there is one sample.
+        std: their standard deviation times ``std_scale``, None when there is one sample.
         samples: kept only when they are to be written.
         units: of every volume here (for a missing MR: "a.u.", u x 1000).
         effective_resolution_mm: what the sampler's grid could resolve.
         truth: the real image where it is known, in the same units.
         shown_input: first reconstruction of the measured data, for the picture.
         metrics: such as PSNR and SSIM against the truth, with the grid they were computed on.
+        std_scale: what makes 90 % intervals hold 90 % of the truth on validation heads; 1: not calibrated.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ModalityResult:
     truth: Volume | None = None
     shown_input: Volume | None = None
     metrics: dict[str, Any] | None = None
+    std_scale: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +57,8 @@ class Result:
         seconds: per stage.
         reference_file: where the reference came from; a NIfTI header's geometry is then copied bit by bit.
         headline: one line for the picture, such as "mcs, 10 passes, 4 samples".
+        self_check: whether the given images look like what the prior knows (`diffusion.selfcheck.Report.to_json`);
+            goes into the summary as it is.
     """
 
     subject: str
@@ -66,3 +70,4 @@ class Result:
     seconds: dict[str, float] = field(default_factory=dict)
     reference_file: Path | None = None
     headline: str = ""
+    self_check: dict[str, Any] | None = None

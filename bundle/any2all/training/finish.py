@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,15 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from ..diffusion.calibration import measure_calibration
-from ..diffusion.prior import PriorCard, file_sha256, load_prior, save_prior
+from ..diffusion.prior import NetworkPrior, PriorCard, file_sha256, load_prior, save_card, save_prior
+from ..diffusion.selfcheck import SelfCheck, fit_self_check, slices_to_check
+from .cohort import validation_slices as rendered_slices
+from .datasets import load_fitted_stack
 from .detail import measure_detail
+from .dispersion import measure_std_scale
 
 MEAN_IMAGE_SLICES = 512
+SELF_CHECK_SEEDS, SELF_CHECK_SLICES = tuple(range(3000, 3020)), 4
 
 
 def mean_image(dataset: IterableDataset, slices: int = MEAN_IMAGE_SLICES) -> Tensor:
@@ -43,6 +48,7 @@ def finish_prior(
     training_files: Sequence[str | Path] = (),
     device: torch.device | str = "cpu",
     validation_head: str | Path | None = None,
+    validation_entries: Sequence[Mapping[str, str]] = (),
 ) -> PriorCard:
     """Calibrate a freshly trained prior and write its card anew.
 
@@ -51,7 +57,9 @@ def finish_prior(
         validation_slices: complete slices (B, M, H, W) in the prior range, none of them trained on; None leaves the
             prior without a calibration, and `default_error_variance` stands in.
         training_set: for the mean training image; None keeps the one that is there.
-        validation_head: label map on which r_u² of the final solve is measured (`measure_detail`); None skips it.
+        validation_head: label map on which r_u² of the final solve is measured (`measure_detail`), and the limits of
+            the self-check (`measure_self_check`); None skips both, and the factors on the std (`measure_std_scale`).
+        validation_entries: real stacks that are kept apart (modality → file), which the self-check must pass.
         training_files: images trained on; their checksums let inference say when its input is one of them.
     """
     prior = load_prior(model_file, device)
@@ -60,9 +68,45 @@ def finish_prior(
         card.calibration = measure_calibration(prior, validation_slices.to(device))
         if validation_head is not None:
             card.detail_mse = measure_detail(prior, validation_head)
+            card.std_scale = measure_std_scale(prior, validation_slices)
+            card.selfcheck = measure_self_check(prior, validation_head, validation_entries)
     if training_files:
         card.training["file_sha256"] = sorted(file_sha256(Path(file)) for file in training_files)
     if training_set is not None:
         np.save(mean_image_file(model_file), mean_image(training_set).numpy().astype(np.float16))
     save_prior(prior.network, card, model_file)
     return card
+
+
+def measure_self_check(
+    prior: NetworkPrior,
+    validation_head: str | Path,
+    validation_entries: Sequence[Mapping[str, str]] = (),
+    seeds: Sequence[int] = SELF_CHECK_SEEDS,
+    slices: int = SELF_CHECK_SLICES,
+) -> SelfCheck:
+    """Limits of the self-check, from one rendering of the validation head for each seed and from real stacks."""
+    card, names = prior.card, prior.stack.names
+    heads = [
+        rendered_slices(validation_head, prior.stack, card.matrix, card.spacing_mm, slices, (seed,)) for seed in seeds
+    ]
+    real = []
+    for entry in validation_entries:
+        image = load_fitted_stack(entry, prior.stack, card.spacing_mm, card.matrix)["image"]
+        given = [m for m, name in enumerate(names) if name in entry]
+        chosen = slices_to_check((image[:, given] + 1) / 2, card.spacing_mm[2])
+        real.append((image[chosen], given))
+    return fit_self_check(prior, heads, real)
+
+
+def refit_self_check(
+    model_file: str | Path,
+    validation_head: str | Path,
+    validation_entries: Sequence[Mapping[str, str]] = (),
+    device: torch.device | str = "cpu",
+) -> PriorCard:
+    """Measure the self-check of a finished prior again and write its card anew; the weights stay as they are."""
+    prior = load_prior(model_file, device)
+    prior.card.selfcheck = measure_self_check(prior, validation_head, validation_entries)
+    save_card(prior.card, model_file)
+    return prior.card

@@ -1,0 +1,357 @@
+r"""Does a given image look like what the prior knows? Hide it, predict it, compare (no labels of what is wrong needed).
+
+Notation
+    ========  =============================================================================================
+    x_m       given image m in the prior's range; C the other given images, or none of them
+    x̂_m(C)    E[x_m | C]: one pass with C clean and m hidden (level 1000, where the input fades out)
+    x̂_m(∅)    there and back: the whole stack E[x | x_m], and m predicted again from all others of that stack
+    r, r̄      what a comparison of x̂_m and x_m gives, and the median of it over proper validation heads
+    ========  =============================================================================================
+
+Four comparisons complete each other, pooled over the pixels of the head in all slices that are looked at:
+
+    structure   r = corr(h * x̂_m, h * x_m),   score 1 - r / r̄;   h: high-pass, identity minus a Gaussian   (1)
+    contrast    r = corr(x̂_m, x_m),           score 1 - r / r̄                                            (2)
+    error       r = mean (x̂_m - x_m)²,        score log(r / r̄)                                           (3)
+    identity    r = corr(h * x̂_m, h * x_m) - max_j corr(h * x̂_j, h * x_m),   score -r;   j hidden, too      (4)
+
+Scores 1 to 3 are 0 when all is as expected; the first two are 1 for images that have nothing to do with each other,
+and more when bright and dark are exchanged. Eq. 1 knows no gain, offset or slow shading, in which scanners differ, but
+where edges lie: another patient, order of slices or orientation loses them. Eqs. 2 and 3 see grey values that do not
+belong to the modality, eq. 4 (with companions only) an image that looks more like what is predicted of another one.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, pad
+
+from ..errors import Cancelled
+
+if TYPE_CHECKING:
+    from .prior import NetworkPrior
+
+KINDS = ("structure", "contrast", "error", "identity")
+HEAD_U = 0.05  # a pixel brighter than this in one of the images belongs to the head
+HIGH_PASS_PX = 2.0
+LEAST_HEAD = 0.02  # of a slice's pixels
+SLICES, BELOW_TOP_MM = 8, (20.0, 110.0)
+PROPER_SHARE = 0.98
+MOST_GIVEN = 4
+REAL_TOLERANCE = 1.25
+# Lest a few odd heads blunt the check: an image that keeps a quarter of its expected structure is foreign, whatever
+# they did; and lest heads that are too much alike make it nervous.
+LEAST_LIMIT = {"structure": 0.2, "contrast": 0.1, "error": 0.3, "identity": 0.02}
+MOST_LIMIT = {"structure": 0.75, "contrast": 1.0, "error": math.log(8), "identity": 0.2}
+LEAST_CORRELATION, LEAST_ERROR = 0.1, 1e-6
+Companions = tuple[int, ...]
+Key = tuple[str, int, Companions]
+Values = dict[Key, float]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The most suspicious comparison of one given image; without ``companions`` it was predicted from itself alone."""
+
+    modality: str
+    kind: str
+    companions: tuple[str, ...]
+    score: float
+    limit: float
+
+    @property
+    def fired(self) -> bool:
+        return self.score > self.limit
+
+    def sentence(self) -> str:
+        """A warning for the user."""
+        beside = f" together with {', '.join(self.companions)}" if self.companions else ""
+        causes = "wrong modality, wrong patient, misplaced, slices out of order" if beside else "wrong modality"
+        if self.kind == "identity":
+            found = f"looks more like another modality by {self.score:.2f} in correlation, limit {self.limit:.2f}"
+        elif self.kind == "error":
+            found = f"{math.exp(self.score):.1f} times the expected error, limit {math.exp(self.limit):.1f}"
+        else:
+            found = f"{100 * (1 - self.score):.0f} % of the expected {self.kind}, limit {100 * (1 - self.limit):.0f} %"
+        return (
+            f"{self.modality}: does not look like what the prior knows as {self.modality}{beside} (self-check: {found})"
+            f": {causes}, or anatomy outside of its training; trust no output before checking"
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the self-check of one study found, in stack order; or why there was none."""
+
+    findings: tuple[Finding, ...] = ()
+    slices: int = 0
+    skipped: str | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """One sentence for each image that fired, the most suspicious first."""
+        fired = [finding for finding in self.findings if finding.fired]
+        return [f.sentence() for f in sorted(fired, key=lambda f: f.score / f.limit, reverse=True)]
+
+    def to_json(self) -> dict[str, Any]:
+        if self.skipped:
+            return {"skipped": self.skipped}
+        modalities = {
+            f.modality: {
+                "score": round(f.score, 3),
+                "limit": round(f.limit, 3),
+                "fired": f.fired,
+                "comparison": f.kind,
+                "companions": list(f.companions),
+            }
+            for f in self.findings
+        }
+        return {"slices": self.slices, "modalities": modalities}
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """What proper images give and how far they stray, from `fit_self_check`.
+
+    Attributes:
+        expected: ``expected[kind][companions][modality]`` is r̄; companions are sorted names joined by "+", and ""
+            stands for an image alone.
+        limits: ``limits[kind][modality][n]`` is the highest score that passes beside n companions.
+    """
+
+    expected: dict[str, dict[str, dict[str, float]]]
+    limits: dict[str, dict[str, tuple[float, ...]]]
+
+    def finding(self, kind: str, modality: str, companions: tuple[str, ...], value: float) -> Finding:
+        """Judge one comparison."""
+        expected = self.expected[kind]["+".join(sorted(companions))][modality]
+        limit = self.limits[kind][modality][len(companions)]
+        return Finding(modality, kind, companions, score(kind, value, expected), limit)
+
+    def to_json(self) -> dict[str, Any]:
+        def short(value: float) -> float:
+            return float(f"{value:.4g}")
+
+        return {
+            "expected": {
+                kind: {c: {m: short(v) for m, v in row.items()} for c, row in table.items()}
+                for kind, table in self.expected.items()
+            },
+            "limits": {kind: {m: [short(v) for v in row] for m, row in t.items()} for kind, t in self.limits.items()},
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> SelfCheck:
+        limits = {kind: {m: tuple(row) for m, row in table.items()} for kind, table in document["limits"].items()}
+        return cls(document["expected"], limits)
+
+
+def score(kind: str, value: float, expected: float) -> float:
+    """Eqs. 1 to 4."""
+    if kind == "identity":
+        return -value
+    if kind == "error":
+        return math.log(value / expected)
+    return 1 - value / max(expected, LEAST_CORRELATION)
+
+
+def check_images(
+    prior: NetworkPrior,
+    images: Tensor,
+    available: Sequence[int],
+    batch_size: int = 16,
+    cancelled: Callable[[], bool] | None = None,
+) -> list[Finding]:
+    """Judge every given image of a study by the limits on the prior's card, alone and beside all the others.
+
+    Args:
+        prior: of the ``per_modality`` recipe, its card holding a `SelfCheck`.
+        images: (Z, M, H, W) in the prior's range, of the slices to look at; channels that are not given are not read.
+        available: the given channels.
+
+    Raises:
+        Cancelled: ``cancelled()`` said yes; it is asked before every batch.
+    """
+    names, worst = prior.stack.names, {}
+    sets = {m: {(), tuple(c for c in available if c != m)} for m in available}
+    for (kind, m, companions), value in comparisons(prior, images, sets, batch_size, cancelled).items():
+        finding = prior.card.selfcheck.finding(kind, names[m], tuple(names[c] for c in companions), value)
+        if m not in worst or finding.score / finding.limit > worst[m].score / worst[m].limit:
+            worst[m] = finding
+    return [worst[m] for m in available]
+
+
+def slices_to_check(u: Tensor, slice_mm: float) -> list[int]:
+    """Up to eight slices, evenly from 20 to 110 mm below the top of the head, where every given image shows head.
+
+    Args:
+        u: the given images (Z, n, H, W) in u, slices upward.
+        slice_mm: distance of the slices.
+    """
+    shown = ((u > HEAD_U).float().mean(dim=(2, 3)) > LEAST_HEAD).all(dim=1).nonzero().flatten()
+    if len(shown) == 0:
+        return []
+    depth = (shown[-1] - shown) * slice_mm
+    brain = shown[(depth >= BELOW_TOP_MM[0]) & (depth <= BELOW_TOP_MM[1])]
+    chosen = brain if len(brain) else shown
+    return chosen[torch.linspace(0, len(chosen) - 1, min(SLICES, len(chosen))).round().long()].tolist()
+
+
+@torch.inference_mode()
+def comparisons(
+    prior: NetworkPrior,
+    images: Tensor,
+    sets: dict[int, set[Companions]],
+    batch_size: int = 16,
+    cancelled: Callable[[], bool] | None = None,
+) -> Values:
+    """All comparisons of images (Z, M, H, W) in the prior's range, for every image m and its sets of companions."""
+
+    def predicted(stack: Tensor, clean: Sequence[int]) -> Tensor:
+        parts = []
+        for batch in stack.split(batch_size):
+            if cancelled is not None and cancelled():
+                raise Cancelled
+            x, levels = (part.to(prior.device) for part in _hidden_but(batch, clean))
+            parts.append(prior.x0_hat(x, levels).clamp(-1, 1).cpu())
+        return torch.cat(parts)
+
+    needed = {c for wanted in sets.values() for c in wanted if c} | {(m,) for m, wanted in sets.items() if () in wanted}
+    stacks = {companions: predicted(images, companions) for companions in sorted(needed)}
+    found: Values = {}
+    for m, wanted in sets.items():
+        for companions in sorted(wanted):
+            hidden = [c for c in range(prior.channels) if c != m and c not in companions]
+            if companions:
+                x0_hat, rivals = stacks[companions][:, m], stacks[companions][:, hidden]
+            else:
+                x0_hat, rivals = predicted(stacks[(m,)], hidden)[:, m], images[:, :0]
+            for kind, value in compare(x0_hat, images[:, m], images[:, list(companions)], rivals).items():
+                found[kind, m, companions] = value
+    return found
+
+
+def compare(x0_hat: Tensor, image: Tensor, companions: Tensor, rivals: Tensor) -> dict[str, float]:
+    """r of eqs. 1 to 4 for a prediction and an image.
+
+    Args:
+        x0_hat, image: (Z, H, W).
+        companions: (Z, n, H, W), which also show where head is.
+        rivals: (Z, j, H, W), predictions of other modalities. Without one, r of eq. 4 is 1.
+    """
+    head = torch.cat([torch.stack([x0_hat, image], dim=1), companions], dim=1).amax(dim=1) > 2 * HEAD_U - 1
+    if not head.any():
+        return {"structure": 0.0, "contrast": 0.0, "error": LEAST_ERROR, "identity": 1.0}
+    edges = _high_pass(image)[head]
+    structure = _correlation(_high_pass(x0_hat)[head], edges)
+    likest = max((_correlation(_high_pass(rival)[head], edges) for rival in rivals.unbind(1)), default=structure - 1)
+    return {
+        "structure": structure,
+        "contrast": _correlation(x0_hat[head], image[head]),
+        "error": max(float((x0_hat - image)[head].square().mean()), LEAST_ERROR),
+        "identity": structure - likest,
+    }
+
+
+def _hidden_but(images: Tensor, clean: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Network input and levels with these channels clean; a hidden one fades out, so zero stands for its noise."""
+    x, levels = torch.zeros_like(images), torch.full(images.shape[:2], 1000, dtype=torch.long)
+    x[:, list(clean)], levels[:, list(clean)] = images[:, list(clean)], 0
+    return x, levels
+
+
+def _high_pass(image: Tensor) -> Tensor:
+    """An image (Z, H, W) minus its Gaussian average."""
+    reach = math.ceil(3 * HIGH_PASS_PX)
+    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / HIGH_PASS_PX) ** 2)
+    weights = (weights / weights.sum()).to(image)
+    low = pad(image[:, None], (reach, reach, reach, reach), mode="replicate")
+    low = conv2d(conv2d(low, weights[None, None, None, :]), weights[None, None, :, None])
+    return image - low[:, 0]
+
+
+def _correlation(a: Tensor, b: Tensor) -> float:
+    """Pearson's r of two vectors; 0 where one is constant."""
+    a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
+    size = float(a.norm() * b.norm())
+    return float(a @ b) / size if size > 0 else 0.0
+
+
+def fit_self_check(
+    prior: NetworkPrior, heads: Sequence[Tensor], real: Sequence[tuple[Tensor, Sequence[int]]] = ()
+) -> SelfCheck:
+    """Measure what is expected of proper images, and how far they stray.
+
+    The limit of a comparison is what 98 % of its scores stay below, for one modality and number of companions; then all
+    limits are raised by one factor until 98 % of all studies of one to four given images pass, but not beyond
+    ``MOST_LIMIT``. A limit is at least 1.25 times the score of every real validation stack, which must not be an alarm
+    only because it was scanned and not rendered.
+
+    Args:
+        prior: of the ``per_modality`` recipe.
+        heads: complete stacks (Z, M, H, W) in the prior's range, one for each rendering, none of them trained on.
+        real: stacks (Z, M, H, W) that lack modalities, and the channels they have.
+    """
+    everything = range(prior.channels)
+    measured = [comparisons(prior, head, _all_sets(everything)) for head in heads]
+    expected = {key: statistics.median(values[key] for values in measured) for key in measured[0]}
+    scores = [_scores(values, expected) for values in measured]
+    grouped: dict[tuple[str, int, int], list[float]] = {}
+    for (kind, m, companions), value in (item for scored in scores for item in scored.items()):
+        grouped.setdefault((kind, m, len(companions)), []).append(value)
+    limits = {group: max(_quantile(values), LEAST_LIMIT[group[0]]) for group, values in grouped.items()}
+    worst = [
+        max(scored[kind, m, c] / limits[kind, m, len(c)] for kind, m, c in _keys(given))
+        for scored in scores
+        for given in _studies(everything)
+    ]
+    raised = max(1.0, _quantile(worst))
+    limits = {group: min(raised * limit, MOST_LIMIT[group[0]]) for group, limit in limits.items()}
+    for stack, channels in real:
+        for (kind, m, c), value in _scores(comparisons(prior, stack, _all_sets(channels)), expected).items():
+            limits[kind, m, len(c)] = max(limits[kind, m, len(c)], REAL_TOLERANCE * value)
+    return _named(prior.stack.names, expected, limits)
+
+
+def _scores(values: Values, expected: Values) -> Values:
+    return {key: score(key[0], value, expected[key]) for key, value in values.items()}
+
+
+def _quantile(values: Sequence[float]) -> float:
+    return float(torch.tensor(values, dtype=torch.float64).quantile(PROPER_SHARE))
+
+
+def _all_sets(channels: Sequence[int]) -> dict[int, set[Companions]]:
+    """Every image with every set of companions."""
+    others = {m: [c for c in channels if c != m] for m in channels}
+    return {m: {set_ for n in range(len(others[m]) + 1) for set_ in combinations(others[m], n)} for m in channels}
+
+
+def _studies(channels: Sequence[int]) -> Iterator[Companions]:
+    """Every choice of one to four given images."""
+    for n in range(1, min(MOST_GIVEN, len(channels)) + 1):
+        yield from combinations(channels, n)
+
+
+def _keys(given: Companions) -> set[Key]:
+    """The comparisons that `check_images` makes of a study."""
+    return {(kind, m, set_) for kind in KINDS for m in given for set_ in ((), tuple(c for c in given if c != m))}
+
+
+def _named(names: Sequence[str], expected: Values, limits: dict[tuple[str, int, int], float]) -> SelfCheck:
+    table: dict[str, dict[str, dict[str, float]]] = {kind: {} for kind in KINDS}
+    for (kind, m, companions), value in expected.items():
+        table[kind].setdefault("+".join(sorted(names[c] for c in companions)), {})[names[m]] = value
+    rows = {
+        kind: {name: tuple(limits[kind, m, n] for n in range(len(names))) for m, name in enumerate(names)}
+        for kind in KINDS
+    }
+    return SelfCheck(table, rows)

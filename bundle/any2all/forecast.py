@@ -1,0 +1,70 @@
+"""How long sampling will take on this device: passes counted, one batch timed (contract 1: presets say their time)."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from .diffusion.prior import NetworkPrior
+from .samplers import Sampler
+
+
+def expected_seconds(
+    sampler: Sampler,
+    prior: NetworkPrior,
+    matrix: tuple[int, int],
+    slices: int,
+    samples: int,
+    undersampled: bool,
+    missing: bool,
+    batch_size: int = 16,
+) -> float:
+    """Seconds that sampling should take, from one timed batch; data-consistency solves are not in it.
+
+    Args:
+        sampler, prior: what will run.
+        matrix: (H, W) of the sampled grid.
+        slices, samples: how many.
+        undersampled, missing: whether any modality is.
+        batch_size: rows (slice of a sample) that the network sees at once.
+    """
+    rows = slices * samples
+    passes = sampler.passes(prior.schedule, undersampled, missing) * rows
+    plain = len(sampler.pairs(prior.schedule)) * rows
+    per_pass, with_product = _timed(prior, (min(batch_size, rows), prior.channels, *matrix))
+    products = max(passes - plain, 0)
+    return plain * per_pass + products * (with_product - per_pass)
+
+
+def _timed(prior: NetworkPrior, shape: tuple[int, int, int, int]) -> tuple[float, float]:
+    """Seconds for each row: of a pass, and of a pass with one vector–Jacobian product."""
+    x = torch.zeros(shape, device=prior.device)
+    levels = torch.full(shape[:2], 500, dtype=torch.long, device=prior.device)
+
+    def product() -> None:
+        y = x.clone().requires_grad_(True)
+        with torch.enable_grad():
+            torch.autograd.grad(prior.x0_hat(y, levels).sum(), y)
+
+    @torch.no_grad()
+    def forward() -> None:
+        prior.x0_hat(x, levels)
+
+    return _seconds(forward, prior) / shape[0], _seconds(product, prior) / shape[0]
+
+
+def _seconds(work, prior: NetworkPrior) -> float:
+    """The second of two runs: the first one sets up kernels."""
+    for _ in range(2):
+        _wait(prior)
+        started = time.perf_counter()
+        work()
+        _wait(prior)
+        spent = time.perf_counter() - started
+    return spent
+
+
+def _wait(prior: NetworkPrior) -> None:
+    if prior.device.type == "cuda":
+        torch.cuda.synchronize(prior.device)

@@ -1,0 +1,32 @@
+"""The factors on the std: what they are measured from, and that they bring the coverage to its level."""
+
+import numpy as np
+import torch
+from any2all.evaluation.uncertainty import coverage
+from any2all.training.dispersion import LEVEL, measure_std_scale
+
+
+def test_every_output_gets_a_factor_and_raw_ones_two(tiny_prior):
+    slices = torch.rand(3, 6, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    scales = measure_std_scale(tiny_prior, slices)
+    raw = {m.name for m in tiny_prior.stack.modalities if m.raw_data}
+    assert set(scales) == {"reconstructed", "synthetic"}
+    assert set(scales["reconstructed"]) <= raw and set(scales["synthetic"]) <= set(tiny_prior.stack.names)
+    assert scales["synthetic"] and all(factor > 0 for part in scales.values() for factor in part.values())
+
+
+def test_the_factor_brings_the_coverage_to_its_level(tiny_prior, monkeypatch):
+    """Samples that agree three times too well: the factor is three, and the widened interval holds 90 %."""
+    truth = torch.full((4, 6, 32, 32), 0.5)
+    generator = torch.Generator().manual_seed(1)
+
+    def too_sure(prior, truth, m, given, raw):
+        centre = truth + 0.06 * torch.randn(truth.shape, generator=generator)
+        return centre + 0.02 * torch.randn((8, *truth.shape), generator=generator)
+
+    monkeypatch.setattr("any2all.training.dispersion._draw", too_sure)
+    factor = measure_std_scale(tiny_prior, 2 * truth - 1)["synthetic"]["CT"]
+    samples = too_sure(None, truth, 4, (), False)[:, :, 4].numpy()
+    widened = samples.mean(0) + factor * (samples - samples.mean(0))
+    found = coverage(widened, truth[:, 4].numpy(), np.ones((4, 32, 32), bool), LEVEL)
+    assert 2.5 < factor < 3.5 and abs(found.normal - LEVEL) < 0.03
