@@ -23,7 +23,7 @@ from . import __version__
 from .diffusion.prior import NetworkPrior
 from .evaluation import neighbours
 from .geometry import Grid, Volume
-from .intensity import from_u, to_u
+from .intensity import display_window_u, from_u
 from .output.report import BACKGROUND, MUTED, PANEL, TEXT
 from .output.summary import DISCLAIMER, SUMMARY_VERSION, plain
 from .output.volumes import save_volume
@@ -274,7 +274,7 @@ def draw_picture(draws: Tensor, modalities: tuple[Modality, ...], likeness: dict
     for m, modality in enumerate(modalities):
         bottom = height - HEAD_IN - (m + 1) * cell_height
         figure.text(0.1 / width, (bottom + cell_height / 2) / height, modality.name, color=TEXT, size=10, va="center")
-        low, high = _window_u(modality)
+        low, high = display_window_u(modality)
         for i in range(count):
             box = (
                 (LEFT_IN + i * CELL_IN) / width,
@@ -292,11 +292,3 @@ def draw_picture(draws: Tensor, modalities: tuple[Modality, ...], likeness: dict
     )
     figure.text(0.1 / width, 0.3 / height, words, color=MUTED, size=7, va="top", wrap=True)
     return figure
-
-
-def _window_u(modality: Modality) -> tuple[float, float]:
-    """The display window in u."""
-    if modality.display.window_in == "u":
-        return modality.display.window
-    low, high = (float(to_u(np.float32(v), modality.normalisation)) for v in modality.display.window)
-    return low, high

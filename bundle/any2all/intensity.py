@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from .errors import Any2allError
-from .stack import LinearNormalisation, Normalisation, PercentileNormalisation, PiecewiseNormalisation
+from .stack import LinearNormalisation, Modality, Normalisation, PercentileNormalisation, PiecewiseNormalisation
 
 if TYPE_CHECKING:
     import torch
@@ -146,3 +146,11 @@ def _bend(values: Array, knots_from: tuple[float, ...], knots_to: tuple[float, .
     for knot, before, after in zip(knots_from[1:-1], slopes, slopes[1:]):
         result = result + (after - before) * (values - knot).clip(min=0)
     return result
+
+
+def display_window_u(modality: Modality) -> tuple[float, float]:
+    """The window in which a modality is shown, in u."""
+    if modality.display.window_in == "u":
+        return modality.display.window
+    low, high = (float(to_u(np.float32(value), modality.normalisation)) for value in modality.display.window)
+    return low, high

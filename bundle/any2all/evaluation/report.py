@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from .claims import Results, Section, sections
 from .evaluate import Evaluation
+from .pictures import draw_pictures
 from .records import Record, write_csv
 from .text import markdown_table
 
@@ -95,10 +96,9 @@ def section_text(section: Section) -> str:
     return "\n\n".join([f"## {section.title}", *table, *section.body])
 
 
-def report(evaluation: Evaluation, records: Sequence[Record]) -> str:
+def report(evaluation: Evaluation, records: Sequence[Record], found: Sequence[Section]) -> str:
     """The whole document in Markdown."""
     parts = ["# Evaluation", *FLAGS, *notes(evaluation)]
-    found = list(sections(Results(evaluation, records)))
     verdicts = [v for section in found for v in section.verdicts]
     if verdicts:
         held = sum(v.holds is True for v in verdicts)
@@ -127,8 +127,10 @@ def _by_slices(records: Sequence[Record]) -> list[tuple[tuple[int, ...], list[Re
 
 
 def publish(evaluation: Evaluation, records: Sequence[Record]) -> None:
-    """Print the document; write it as ``report.md``, verdicts and numbers beside it, where there is a folder."""
-    text = report(evaluation, records)
+    """Print the document; with a folder, write it as ``report.md``, and verdicts, numbers and pictures beside it."""
+    results = Results(evaluation, records)
+    found = list(sections(results))
+    text = report(evaluation, records, found)
     print(text)
     folder = evaluation.output_dir
     if folder is None:
@@ -136,6 +138,7 @@ def publish(evaluation: Evaluation, records: Sequence[Record]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.md").write_text(text, encoding="utf-8")
     write_csv(records, folder / "numbers.csv")
-    found = {s.title: [asdict(v) for v in s.verdicts] for s in sections(Results(evaluation, records))}
-    (folder / "verdicts.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    draw_pictures(results, folder)
+    verdicts = {section.title: [asdict(v) for v in section.verdicts] for section in found}
+    (folder / "verdicts.json").write_text(json.dumps(verdicts, indent=1) + "\n", encoding="utf-8")
     print(f"report and numbers: {folder}")
