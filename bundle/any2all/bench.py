@@ -93,7 +93,7 @@ def timed(
 
     def draw(steps: int, samples: int) -> int:
         passes = [0]
-        build_sampler(replace(settings, steps=steps), prior.stack).sample(
+        build_sampler(replace(settings, steps=steps), prior.stack, spec.outputs).sample(
             prior,
             Problem.of(measured, shape),
             VolumeNoise(shape[1:], settings.seed, spec.subject),

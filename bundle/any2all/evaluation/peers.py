@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -78,8 +78,13 @@ class Peer(Protocol):
     def can(self, measured: Collection[str], available: Collection[str], target: str) -> bool:
         """Whether it predicts ``target`` from k-space of ``measured`` and images of ``available``."""
 
-    def passes(self, measured: Collection[str], available: Collection[str]) -> int:
-        """Network passes of one sample of one slice, a vector–Jacobian product counting as one; 0: no network."""
+    def passes(
+        self, measured: Collection[str], available: Collection[str], targets: Collection[str] | None = None
+    ) -> int:
+        """Network passes of one sample of one slice, a vector–Jacobian product counting as one; 0: no network.
+
+        ``targets``: what is wanted of it; None: everything.
+        """
 
     def predict(
         self,
@@ -133,7 +138,9 @@ class Reconstruction(ABC):
     def can(self, measured: Collection[str], available: Collection[str], target: str) -> bool:
         return target in measured
 
-    def passes(self, measured: Collection[str], available: Collection[str]) -> int:
+    def passes(
+        self, measured: Collection[str], available: Collection[str], targets: Collection[str] | None = None
+    ) -> int:
         return 0
 
     def predict(
@@ -227,7 +234,9 @@ class MeanImage:
     def can(self, measured: Collection[str], available: Collection[str], target: str) -> bool:
         return target in self.stack.names and target not in (*measured, *available) and bool(measured or available)
 
-    def passes(self, measured: Collection[str], available: Collection[str]) -> int:
+    def passes(
+        self, measured: Collection[str], available: Collection[str], targets: Collection[str] | None = None
+    ) -> int:
         return 0
 
     def predict(
@@ -275,7 +284,9 @@ class MatchedCopy:
     def can(self, measured: Collection[str], available: Collection[str], target: str) -> bool:
         return target not in (*measured, *available) and self.source_of(available, target) is not None
 
-    def passes(self, measured: Collection[str], available: Collection[str]) -> int:
+    def passes(
+        self, measured: Collection[str], available: Collection[str], targets: Collection[str] | None = None
+    ) -> int:
         return 0
 
     def predict(
@@ -329,9 +340,11 @@ class SampledPeer:
         fits = (able.kspace or not measured) and (able.mixed or not (measured and available))
         return fits and target not in available
 
-    def passes(self, measured: Collection[str], available: Collection[str]) -> int:
-        missing = set(self.prior.stack.names) - {*measured, *available}
-        return self.sampler.passes(self.prior.schedule, bool(measured), bool(missing))
+    def passes(
+        self, measured: Collection[str], available: Collection[str], targets: Collection[str] | None = None
+    ) -> int:
+        wanted = set(self.prior.stack.names if targets is None else targets)
+        return self.sampler.passes(self.prior.schedule, bool(measured), bool(wanted - {*measured, *available}))
 
     def predict(
         self,
@@ -345,8 +358,10 @@ class SampledPeer:
         """See `Peer.predict`; a single-pass `MCS` gives one sample. ``progress(done, total)`` counts passes."""
         refuse_what_it_cannot(self, measurements, available, targets)
         stack = self.prior.stack
-        problem = problem_of(stack, measurements, available)
-        x = self.sampler.sample(
+        problem, sampler = problem_of(stack, measurements, available), self.sampler
+        if isinstance(sampler, MCS):
+            sampler = replace(sampler, wanted=frozenset(stack.index(target) for target in targets))
+        x = sampler.sample(
             self.prior,
             problem,
             VolumeNoise(problem.shape[1:], seed, SUBJECT, self.rho),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from ..stack import Stack
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["Ancestral", "MCS", "MDS", "MPS", "Problem", "Sampler", "build_sampler"]
 
 
-def build_sampler(settings: SamplerSettings, stack: Stack) -> Sampler:
-    """The sampler that a study's settings describe."""
+def build_sampler(settings: SamplerSettings, stack: Stack, outputs: Collection[str] | None = None) -> Sampler:
+    """The sampler that a study's settings describe; ``outputs`` are what is asked for (None: everything)."""
     if settings.name == "mps":
         weights = {stack.index(name): weight for name, weight in settings.weights.items()}
         return MPS(settings.steps, settings.zeta, weights)
     if settings.name == "mds":
         return MDS(settings.steps, settings.eta, settings.eta_convention, settings.gamma, settings.faithful)
-    return MCS(settings.steps, settings.eta, settings.consistency)
+    wanted = None if outputs is None else frozenset(stack.index(name) for name in outputs)
+    return MCS(settings.steps, settings.eta, settings.consistency, wanted=wanted)

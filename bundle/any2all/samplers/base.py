@@ -102,7 +102,7 @@ class Sampler(ABC):
         return 1
 
     def passes(self, schedule: Schedule, undersampled: bool, missing: bool) -> int:
-        """Network passes of one sample of one slice, where something is undersampled or missing."""
+        """Network passes of one sample of one slice, where something is undersampled, or missing and wanted."""
         return sum(self.passes_of_step(*pair, schedule, undersampled) for pair in self.pairs(schedule))
 
     def sample(

@@ -53,6 +53,7 @@ class MCS(Sampler):
         solver: ``ddim`` (levels uniform in k) or ``dpm`` (DPM-Solver++(2M), levels uniform in log-SNR, no fresh noise).
         clamp: hold x0' in the prior range (off for analytic priors).
         refill: sample missing images a second time, given the reconstructed ones.
+        wanted: channels that are asked for; where no missing one is among them nothing is refilled. None: all.
         idle: channels that are neither measured nor wanted; they stay pure noise at k = 1000.
     """
 
@@ -62,6 +63,7 @@ class MCS(Sampler):
     solver: Literal["ddim", "dpm"] = "ddim"
     clamp: bool = True
     refill: bool = True
+    wanted: frozenset[int] | None = None
     idle: frozenset[int] = frozenset()
     name = "mcs"
 
@@ -92,7 +94,9 @@ class MCS(Sampler):
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Tensor:
-        again = self.refill and bool(problem.consistency and problem.measurements.missing)
+        missing = set(problem.measurements.missing)
+        missing &= missing if self.wanted is None else self.wanted
+        again = self.refill and bool(problem.consistency and missing)
         steps, rows = len(self.pairs(prior.schedule)), samples * problem.shape[0]
         first = rows * super().passes(prior.schedule, bool(problem.consistency), False)
         total = first + steps * rows * again
