@@ -180,10 +180,20 @@ def check_images(
     Raises:
         Cancelled: ``cancelled()`` said yes; it is asked before every batch.
     """
+    return judge(prior, comparisons(prior, images, sets_of(available), batch_size, cancelled), available)
+
+
+def sets_of(available: Sequence[int]) -> dict[int, set[Companions]]:
+    """What a study's images are predicted from: each one alone, and each beside all the others."""
+    return {m: {(), tuple(c for c in available if c != m)} for m in available}
+
+
+def judge(prior: NetworkPrior, values: Values, available: Sequence[int]) -> list[Finding]:
+    """The most suspicious comparison of every given image, of all that `sets_of` asks for."""
     names, worst = prior.stack.names, {}
-    sets = {m: {(), tuple(c for c in available if c != m)} for m in available}
-    for (kind, m, companions), value in comparisons(prior, images, sets, batch_size, cancelled).items():
-        finding = prior.card.selfcheck.finding(kind, names[m], tuple(names[c] for c in companions), value)
+    for kind, m, companions in sorted(_keys(tuple(available))):
+        named = tuple(names[c] for c in companions)
+        finding = prior.card.selfcheck.finding(kind, names[m], named, values[kind, m, companions])
         if m not in worst or finding.score / finding.limit > worst[m].score / worst[m].limit:
             worst[m] = finding
     return [worst[m] for m in available]
@@ -343,7 +353,7 @@ def _studies(channels: Sequence[int]) -> Iterator[Companions]:
 
 def _keys(given: Companions) -> set[Key]:
     """The comparisons that `check_images` makes of a study."""
-    return {(kind, m, set_) for kind in KINDS for m in given for set_ in ((), tuple(c for c in given if c != m))}
+    return {(kind, m, companions) for kind in KINDS for m, sets in sets_of(given).items() for companions in sets}
 
 
 def _named(names: Sequence[str], expected: Values, limits: dict[tuple[str, int, int], float]) -> SelfCheck:
