@@ -34,7 +34,7 @@ from .samplers.noise import VolumeNoise
 from .study import SamplerSettings, StudySpec, ignored_keys, load_study, resolve_sampler
 
 Progress = Callable[[str, int, int], None]
-SLICE_CORRELATION = 0.0
+SLICE_CORRELATION = 0.9  # of the noise of slices that are as far apart as the prior's own
 DEFAULT_BATCH = {"cpu": 16, "cuda": 128}
 
 
@@ -106,7 +106,7 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
     if run.announce is not None:
         run.announce(forecast(problem, prior, settings, spec, run))
     with run.stage("sampling"):
-        samples = draw(problem, prior, settings, spec, frame.first_slice, run)
+        samples = draw(problem, prior, settings, spec, frame, run)
     with run.stage("restoring"):
         restoring = Restoring(
             inputs,
@@ -175,11 +175,12 @@ def headline(settings: SamplerSettings) -> str:
 
 
 def draw(
-    problem: Problem, prior: NetworkPrior, settings: SamplerSettings, spec: StudySpec, first_slice: int, run: Run
+    problem: Problem, prior: NetworkPrior, settings: SamplerSettings, spec: StudySpec, frame: Frame, run: Run
 ) -> Tensor:
     """Samples (K, Z, M, H, W) in u of the frame's slices."""
     sampler = build_sampler(settings, prior.stack, spec.outputs)
-    noise = VolumeNoise(problem.shape[1:], settings.seed, spec.subject, SLICE_CORRELATION, first_slice)
+    rho = SLICE_CORRELATION ** (frame.grid.spacing_mm[0] / prior.card.spacing_mm[2])
+    noise = VolumeNoise(problem.shape[1:], settings.seed, spec.subject, rho, frame.first_slice)
     x = sampler.sample(
         prior,
         problem,

@@ -72,7 +72,7 @@ def test_the_evaluation_bundle_runs_on_the_validation_head(data_folder, tiny_mod
     (tmp_path / "manifest.json").write_text(json.dumps({"validation": {**entry, "real_slices": 2}}))
     options = {
         "tasks": "R4,R4+T1,T1+T2star+T2FLAIR,T1+T2",
-        "methods": "SENSE,mcs-1,mcs-10,mcs-20",
+        "methods": "SENSE,mcs-1,mcs-10-coherent,mcs-20",
         "manifest": str(tmp_path / "manifest.json"),
         "draws": 0,
     }
