@@ -34,7 +34,8 @@ def expected_seconds(
     plain = len(sampler.pairs(prior.schedule)) * rows
     per_pass, with_product = _timed(prior, (min(batch_size, rows), prior.channels, *matrix))
     products = max(passes - plain, 0)
-    return plain * per_pass + products * (with_product - per_pass)
+    # a product costs at least a pass: one of the two may have been timed while others used the processor
+    return plain * per_pass + products * max(with_product - per_pass, per_pass)
 
 
 def _timed(prior: NetworkPrior, shape: tuple[int, int, int, int]) -> tuple[float, float]:
