@@ -12,11 +12,12 @@ import pytest
 import torch
 from any2all.errors import Any2allError
 from any2all.evaluation.cases import Cases
-from any2all.evaluation.claims import BEST, Results, against_mps, against_regression, more_is_better
 from any2all.evaluation.evaluate import Evaluation
 from any2all.evaluation.predictions import Prediction, PredictionFolder
 from any2all.evaluation.records import Record
 from any2all.evaluation.report import publish
+from any2all.evaluation.results import BEST, Results
+from any2all.evaluation.rivalry import against_mps, against_regression, more_is_better
 from any2all.evaluation.tasks import Method, Task, chosen
 from any2all.evaluation.tune import variations
 from any2all.stack import load_stack

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from ..intensity import display_window_u
 from ..output.report import BACKGROUND, MUTED, TEXT
 from .cases import Cases
-from .claims import BEST, Results
 from .predictions import Prediction
+from .results import BEST, Results
 
 COLUMNS = ("truth", "one sample", "mean", "|error| of mean", "std")
 CELL_IN, LEFT_IN, HEAD_IN, DPI = 1.15, 1.55, 0.3, 80

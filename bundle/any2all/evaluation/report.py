@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from .claims import Results, Section, sections
+from .claims import sections
 from .evaluate import Evaluation
 from .pictures import draw_pictures
 from .records import Record, write_csv
+from .results import Results, Section
 from .text import markdown_table
 
 FLAGS = (
