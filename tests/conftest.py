@@ -140,6 +140,15 @@ def small_study(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def phantom_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``<modality>.nii.gz`` of the phantom in every contrast. Read-only: other tests use it as well."""
+    folder = tmp_path_factory.mktemp("phantom_files")
+    for name in CONTRASTS:
+        write_phantom(folder, name)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def small_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A MONAI datalist of phantoms: training p1 (complete) and p2 (T1, T2FLAIR), validation p3 (complete)."""
     folder = tmp_path_factory.mktemp("cohort")

@@ -3,11 +3,43 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import torch
 
 from .diffusion.prior import NetworkPrior
-from .samplers import Sampler
+from .samplers import Sampler, build_sampler
+from .study.presets import PRESETS, preset_settings
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What sampling will do: ``headline`` in words, ``slices`` to sample, ``seconds`` that it should take."""
+
+    headline: str
+    slices: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.headline} of {self.slices} slices: about {max(1, round(self.seconds))} s of sampling"
+
+
+def preset_seconds(prior: NetworkPrior, slices: int = 16) -> dict[str, dict[str, float]]:
+    """Seconds of sampling a slice for each preset, where only images are given and where raw data is (the whole stack).
+
+    Measured on this device over ``slices`` slices; only a ``per_modality`` prior has presets.
+    """
+    if prior.noise_levels != "per_modality":
+        return {}
+    cost = _timed(prior, (min(slices, 16), prior.channels, *prior.card.matrix))
+    found: dict[str, dict[str, float]] = {}
+    for preset in PRESETS:
+        found[preset] = {}
+        for kind, raw in (("images", False), ("raw", True)):
+            settings = preset_settings(preset, one_pass=not raw)
+            sampler = build_sampler(settings, prior.stack, prior.stack.names)
+            found[preset][kind] = _seconds_of(sampler, prior, cost, settings.samples, raw, True)
+    return found
 
 
 def expected_seconds(
@@ -30,9 +62,17 @@ def expected_seconds(
         batch_size: rows (slice of a sample) that the network sees at once.
     """
     rows = slices * samples
+    cost = _timed(prior, (min(batch_size, rows), prior.channels, *matrix))
+    return _seconds_of(sampler, prior, cost, rows, undersampled, missing)
+
+
+def _seconds_of(
+    sampler: Sampler, prior: NetworkPrior, cost: tuple[float, float], rows: int, undersampled: bool, missing: bool
+) -> float:
+    """Seconds of ``rows`` slices of a sample, each costing what `_timed` found."""
     passes = sampler.passes(prior.schedule, undersampled, missing) * rows
     plain = len(sampler.pairs(prior.schedule)) * rows
-    per_pass, with_product = _timed(prior, (min(batch_size, rows), prior.channels, *matrix))
+    per_pass, with_product = cost
     products = max(passes - plain, 0)
     # a product costs at least a pass: one of the two may have been timed while others used the processor
     return plain * per_pass + products * max(with_product - per_pass, per_pass)

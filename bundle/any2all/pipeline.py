@@ -19,9 +19,10 @@ from torch import Tensor
 from . import __version__
 from .diffusion.prior import NetworkPrior, file_sha256
 from .diffusion.selfcheck import Report, check_images, slices_to_check
+from .errors import Cancelled
 from .evaluation.baselines import baselines_of, load_mean_image
 from .evaluation.metrics import compare
-from .forecast import expected_seconds
+from .forecast import Forecast, expected_seconds
 from .frame import Frame, expected_shape, lay_frame, measure
 from .geometry import Volume, read_volume
 from .inputs import Inputs, aligned, read_inputs
@@ -53,12 +54,14 @@ class Run:
     batch_size: int | None = None
     truth: Path | None = None
     mean_image: Path | None = None
-    announce: Callable[[str], None] | None = None
+    announce: Callable[[Forecast], None] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Name a stage to the listener and take its time."""
+        """Name a stage to the listener and take its time. Raises Cancelled before it when that was asked for."""
+        if self.cancelled is not None and self.cancelled():
+            raise Cancelled
         self.report(name, 0, 1)
         started = time.perf_counter()
         yield
@@ -74,15 +77,19 @@ class Run:
 
 
 def run_study(
-    study: str | Path, prior: NetworkPrior, output_dir: str | Path, overwrite: bool = False, run: Run | None = None
+    study: str | Path | StudySpec,
+    prior: NetworkPrior,
+    output_dir: str | Path,
+    overwrite: bool = False,
+    run: Run | None = None,
 ) -> Result:
-    """Fill one study and write what came out (contracts 1 and 2).
+    """Fill one study, a file or already checked, and write what came out (contracts 1 and 2).
 
     Raises:
         Any2allError: the study, a file or the output folder cannot be used; nothing is written then.
         Cancelled: ``run.cancelled`` said yes; nothing is written then either.
     """
-    spec = load_study(study, prior.stack)
+    spec = study if isinstance(study, StudySpec) else load_study(study, prior.stack)
     check_folder(output_dir, list(spec.outputs), overwrite)
     result = fill_study(spec, prior, run)
     write_results(result, output_dir, prior.stack, overwrite)
@@ -153,8 +160,8 @@ def self_check(problem: Problem, frame: Frame, prior: NetworkPrior, run: Run) ->
     return Report(tuple(check_images(prior, images[chosen], given, run.batch(prior), run.cancelled)), len(chosen))
 
 
-def forecast(problem: Problem, prior: NetworkPrior, settings: SamplerSettings, spec: StudySpec, run: Run) -> str:
-    """What sampling will do and how long it should take, in words."""
+def forecast(problem: Problem, prior: NetworkPrior, settings: SamplerSettings, spec: StudySpec, run: Run) -> Forecast:
+    """What sampling will do and how long it should take."""
     slices, _, *matrix = problem.shape
     seconds = expected_seconds(
         build_sampler(settings, prior.stack, spec.outputs),
@@ -166,7 +173,7 @@ def forecast(problem: Problem, prior: NetworkPrior, settings: SamplerSettings, s
         bool(set(spec.outputs) - set(spec.undersampled)),
         run.batch(prior),
     )
-    return f"{headline(settings)} of {slices} slices: about {max(1, round(seconds))} s of sampling"
+    return Forecast(headline(settings), slices, seconds)
 
 
 def headline(settings: SamplerSettings) -> str:

@@ -150,7 +150,7 @@ def train(trainer: Trainer) -> None:
             signal.signal(signal.SIGTERM, before)
 
 
-def announce(words: str) -> None:
+def announce(words: object) -> None:
     """A line on stderr, so that stdout holds results only."""
     print(words, file=sys.stderr, flush=True)
 

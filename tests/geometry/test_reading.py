@@ -161,6 +161,38 @@ def test_headers_may_not_name_other_files(tmp_path):
     refusal(tmp_path / "d.nrrd", "not in the file itself")
 
 
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda head, secret: head.replace(b"encoding:", b"content: a\rdata file: " + secret + b"\nencoding:", 1),
+        lambda head, secret: head.replace(b"encoding:", b"data file: " + secret + b"\nencoding:", 1),
+        lambda head, secret: head.replace(
+            b"encoding:", b"#" * (1 << 16) + b"\ndata file: " + secret + b"\nencoding:", 1
+        ),
+    ],
+)
+def test_an_nrrd_header_cannot_name_another_file(tmp_path, hide):
+    """ITK ends a line at a bare CR and reads on beyond any length."""
+    secret = tmp_path / "secret.raw"
+    secret.write_bytes(bytes(range(256)) * 64)
+    sitk.WriteImage(sitk.GetImageFromArray(noise()), str(tmp_path / "a.nrrd"))
+    good = (tmp_path / "a.nrrd").read_bytes()
+    (tmp_path / "b.nrrd").write_bytes(hide(good, str(secret).encode()))
+    refusal(tmp_path / "b.nrrd", "not in the file itself")
+
+
+def test_an_mha_header_cannot_name_another_file(tmp_path):
+    """Of two names ITK reads the one that is not local."""
+    secret = tmp_path / "secret.raw"
+    secret.write_bytes(bytes(range(256)) * 64)
+    sitk.WriteImage(sitk.GetImageFromArray(noise()), str(tmp_path / "a.mha"))
+    good, local = (tmp_path / "a.mha").read_bytes(), b"ElementDataFile = LOCAL\n"
+    assert local in good
+    other = b"ElementDataFile = " + str(secret).encode() + b"\n"
+    (tmp_path / "b.mha").write_bytes(good.replace(local, other + local, 1))
+    refusal(tmp_path / "b.mha", "not in the file itself")
+
+
 def test_nrrd_without_geometry(tmp_path):
     body = gzip.compress(noise().tobytes())
     head = b"NRRD0004\ntype: float\ndimension: 3\nsizes: 12 10 8\nendian: little\nencoding: gzip\n\n"

@@ -52,8 +52,9 @@ def test_the_expected_time_is_announced_before_sampling(desk):
     desk.run(
         Run(progress=lambda stage, *_: stages.append(stage), announce=lambda words: said.append((words, stages[-1])))
     )
-    ((words, last_stage),) = said
-    assert words.startswith("mcs, 5 steps, 1 sample of 12 slices: about ") and last_stage != "sampling"
+    ((forecast, last_stage),) = said
+    assert forecast.slices == 12 and forecast.seconds > 0
+    assert str(forecast).startswith("mcs, 5 steps, 1 sample of 12 slices: about ") and last_stage != "sampling"
 
 
 def test_values_are_in_units_and_air_is_air(desk):

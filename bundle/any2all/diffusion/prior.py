@@ -188,6 +188,21 @@ def load_prior(
     The card of ``model.pt`` is ``prior.json``.
     Raises Any2allError when a file is missing, does not fit its card, or its checksum differs.
     """
+    model_file, card = Path(model_file), load_card(model_file)
+    try:
+        network = build_network(card.stack, card.network)
+        state = torch.load(model_file, map_location="cpu", weights_only=True)
+        network.load_state_dict({name: value.float() for name, value in state.items()})
+    except (RuntimeError, TypeError, ValueError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+        raise _unusable("the weights do not fit the network that their card describes", model_file) from error
+    return NetworkPrior(network, card, device, autocast)
+
+
+def load_card(model_file: str | Path) -> PriorCard:
+    """The card beside the weights, which are held against its checksum but not loaded.
+
+    Raises Any2allError when a file is missing, the card cannot be read, or the checksum differs.
+    """
     model_file = Path(model_file)
     card_file = card_path(model_file)
     for file in (model_file, card_file):
@@ -199,13 +214,7 @@ def load_prior(
         raise _unusable("the prior's card cannot be read", card_file) from error
     if card.sha256 and file_sha256(model_file) != card.sha256:
         raise _unusable("weights do not match their card (sha256)", model_file)
-    try:
-        network = build_network(card.stack, card.network)
-        state = torch.load(model_file, map_location="cpu", weights_only=True)
-        network.load_state_dict({name: value.float() for name, value in state.items()})
-    except (RuntimeError, TypeError, ValueError, AttributeError, EOFError, pickle.UnpicklingError) as error:
-        raise _unusable("the weights do not fit the network that their card describes", model_file) from error
-    return NetworkPrior(network, card, device, autocast)
+    return card
 
 
 def _unusable(message: str, file: Path) -> Any2allError:

@@ -18,6 +18,12 @@ MOST_VOXELS = 2**30
 SPACING_RANGE_MM = (0.05, 50.0)
 MOST_SHEAR = 0.02  # cosine between two axes: rounding of a header, but not a tilted gantry
 _HEADER_BYTES = 1 << 16
+_LINES = re.IGNORECASE | re.MULTILINE
+_NRRD_END = re.compile(rb"\r?\n\r?\n")
+_NRRD_ELSEWHERE = re.compile(rb"^\s*data ?file\s*:(?!=)", _LINES)
+_NRRD_GEOMETRY = re.compile(rb"^\s*space directions\s*:", _LINES)
+_MHA_END = re.compile(rb"^[ \t]*ElementDataFile[ \t]*=[ \t]*LOCAL[ \t]*\r?\n", _LINES)
+_MHA_GEOMETRY = re.compile(rb"^\s*(TransformMatrix|Orientation|Rotation)\s*=", _LINES)
 
 
 def read_volume(path: str | Path, key: str) -> Volume:
@@ -114,20 +120,20 @@ def _read_itk(path: Path, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_itk_header(path: Path, key: str) -> None:
-    """Data in the file itself (a header may name any other file of the machine), and a geometry."""
+    """Data in the file itself (a header may name any other file of the machine), and a geometry.
+
+    What ITK could read otherwise than this does is refused: a header without an end, a line ended by a bare CR, a
+    second ``ElementDataFile`` (the last one would count).
+    """
     with path.open("rb") as stream:
         head = stream.read(_HEADER_BYTES)
     nrrd = path.name.lower().endswith(".nrrd")
-    header = re.split(rb"\r?\n\r?\n", head, maxsplit=1)[0] if nrrd else head
-    if nrrd:
-        elsewhere = re.search(rb"^\s*data ?file\s*:", header, re.IGNORECASE | re.MULTILINE)
-        geometry = re.search(rb"^\s*space directions\s*:", header, re.IGNORECASE | re.MULTILINE)
-    else:
-        elsewhere = not re.search(rb"^\s*ElementDataFile\s*=\s*LOCAL\s*$", header, re.IGNORECASE | re.MULTILINE)
-        geometry = re.search(rb"^\s*(TransformMatrix|Orientation|Rotation)\s*=", header, re.IGNORECASE | re.MULTILINE)
-    if elsewhere:
+    end = (_NRRD_END if nrrd else _MHA_END).search(head)
+    header = head[: end.end()] if end else b""
+    elsewhere = _NRRD_ELSEWHERE.search(header) if nrrd else header.lower().count(b"elementdatafile") != 1
+    if not end or elsewhere or re.search(rb"\r(?!\n)", header):
         raise _refused("the image's data are not in the file itself", key, path.name, allowed="one file that holds all")
-    if not geometry:
+    if not (_NRRD_GEOMETRY if nrrd else _MHA_GEOMETRY).search(header):
         raise _refused("the image has no geometry", key, path.name)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import Any2allError
 
 READABLE = (".npy", ".npz", ".h5", ".hdf5")
-_KEYS = ("kspace", "mask", "coil_maps", "noise_std", "voxel_size_mm")
+ARRAYS = ("kspace", "mask", "coil_maps", "noise_std", "voxel_size_mm")
 _LAYOUT = "complex (slices, coils, H, W), or (coils, H, W) for one slice"
 
 
@@ -102,9 +102,9 @@ def _read_file(path: str | Path, key: str) -> dict[str, np.ndarray]:
             return {"kspace": np.load(path, allow_pickle=False)}
         if path.suffix.lower() == ".npz":
             with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in _KEYS if name in archive.files}
+                return {name: archive[name] for name in ARRAYS if name in archive.files}
         with h5py.File(path, "r") as file:
-            return {name: file[name][()] for name in _KEYS if isinstance(file.get(name), h5py.Dataset)}
+            return {name: file[name][()] for name in ARRAYS if isinstance(file.get(name), h5py.Dataset)}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise Any2allError(
             "the file cannot be read; it may be truncated or of another format",

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import Any2allError
-from ..geometry.reading import ITK_SUFFIXES, NIFTI_SUFFIXES
 from ..stack import Stack
+from ..study.files import files_by_modality, several_files
 from ..training.datasets import read_datalist
 
 SECTIONS = ("training", "validation")
@@ -61,23 +61,11 @@ def find_subjects(source: str | Path, stack: Stack) -> list[Subject]:
 
 
 def _of_folder(folder: Path, stack: Stack) -> Subject:
-    found: dict[str, list[Path]] = {name: [] for name in stack.names}
-    ignored = []
-    for file in sorted(folder.rglob("*")):
-        if file.name.startswith(".") or not file.name.lower().endswith(NIFTI_SUFFIXES + ITK_SUFFIXES):
-            continue
-        name = stack.match(file.name)
-        if name is None:
-            ignored.append(file.relative_to(folder).as_posix())
-        else:
-            found[name].append(file)
-    refused = {
-        name: f"{len(files)} files for one modality: {', '.join(f.relative_to(folder).as_posix() for f in files)}"
-        for name, files in found.items()
-        if len(files) > 1
-    }
+    found, others = files_by_modality(folder, stack)
+    refused = {name: several_files(folder, files) for name, files in found.items() if len(files) > 1}
     files = {name: files[0] for name, files in found.items() if len(files) == 1}
-    return Subject(folder.name, files, refused, tuple(ignored))
+    ignored = tuple(file.relative_to(folder).as_posix() for file in others)
+    return Subject(folder.name, files, refused, ignored)
 
 
 def _of_datalist(file: Path, stack: Stack) -> list[Subject]:

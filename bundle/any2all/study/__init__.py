@@ -7,7 +7,7 @@ is filled in. Whatever cannot be used is refused by one `Any2allError` that name
 
 from .document import ModalityDocument, SamplerDocument, Simulation, StudyDocument, study_json_schema
 from .presets import SamplerSettings, ignored_keys, resolve_sampler
-from .spec import ModalitySpec, StudySpec, load_study, parse_study
+from .spec import ModalitySpec, StudySpec, load_study, parse_study, read_document
 
 __all__ = [
     "ModalityDocument",
@@ -20,6 +20,7 @@ __all__ = [
     "ignored_keys",
     "load_study",
     "parse_study",
+    "read_document",
     "resolve_sampler",
     "study_json_schema",
 ]

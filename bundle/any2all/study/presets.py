@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import Any2allError
+from .document import SamplerDocument
 from .spec import StudySpec
 
 
@@ -48,14 +49,21 @@ def resolve_sampler(spec: StudySpec, noise_levels: Literal["shared", "per_modali
     Raises:
         Any2allError: mcs on a ``shared`` prior, mcs with too few steps for raw data, several samples of one pass.
     """
-    said = spec.sampler
-    steps, samples, consistency = PRESETS[spec.preset]
-    if spec.preset == "fast" and spec.available and not spec.undersampled:
+    settings = preset_settings(spec.preset, bool(spec.available) and not spec.undersampled, spec.sampler)
+    _check_sampler(settings, spec, noise_levels)
+    return settings
+
+
+def preset_settings(preset: str, one_pass: bool, said: SamplerDocument | None = None) -> SamplerSettings:
+    """A preset overruled by ``said``, unchecked. ``one_pass``: nothing but images is given, so `fast` needs no more."""
+    said = said or SamplerDocument()
+    steps, samples, consistency = PRESETS[preset]
+    if preset == "fast" and one_pass:
         steps = 1
     if said.steps == 1:
         samples = 1
     name = said.name or "mcs"
-    settings = SamplerSettings(
+    return SamplerSettings(
         name=name,
         steps=_or(said.steps, PAPER_STEPS.get(name, steps)),
         samples=_or(said.samples, samples),
@@ -68,8 +76,6 @@ def resolve_sampler(spec: StudySpec, noise_levels: Literal["shared", "per_modali
         faithful=_or(said.faithful, False),
         consistency=said.consistency or consistency,
     )
-    _check_sampler(settings, spec, noise_levels)
-    return settings
 
 
 def ignored_keys(spec: StudySpec, settings: SamplerSettings) -> tuple[str, ...]:

@@ -75,23 +75,38 @@ class StudySpec:
 def load_study(path: str | Path, stack: Stack, purpose: Purpose = "inference") -> StudySpec:
     """Read and check a study file. Raises Any2allError for anything that cannot be used."""
     path = Path(path)
+    return parse_study(read_document(path), stack, path.parent, purpose)
+
+
+def read_document(path: Path, shown: str | None = None) -> Any:
+    """The JSON of a study file, in which no key is named twice; nothing else is checked yet.
+
+    Args:
+        path: the file.
+        shown: what an error calls it; default: its path.
+
+    Raises:
+        Any2allError: no such file, or no JSON.
+    """
+    shown = shown or str(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates)
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates)
     except FileNotFoundError:
-        raise Any2allError("the study file does not exist", key="study", value=str(path)) from None
+        raise Any2allError("the study file does not exist", key="study", value=shown) from None
     except Any2allError:
         raise
     except (OSError, ValueError, RecursionError) as error:
-        raise Any2allError(f"the study file is not readable as JSON: {error}", key="study", value=str(path)) from None
-    return parse_study(document, stack, path.parent, purpose)
+        reason = error.strerror if isinstance(error, OSError) else error  # an OSError's own words name the path
+        raise Any2allError(f"the study file is not readable as JSON: {reason}", key="study", value=shown) from None
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    twice = next((key for key in keys if keys.count(key) > 1), None)
-    if twice is not None:
-        raise Any2allError("the study names this key twice", key=twice)
-    return dict(pairs)
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise Any2allError("the study names this key twice", key=key)
+        found[key] = value
+    return found
 
 
 def parse_study(document: Any, stack: Stack, folder: str | Path, purpose: Purpose = "inference") -> StudySpec:

@@ -1,0 +1,132 @@
+"""Which volume of the scene is which modality: by its name, by DICOM text, and by how it was measured.
+
+Names follow the server's anchored patterns, longest first (``T2FLAIR`` is never ``T2``, contrast never ``T1``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .protocol import ModalityInfo
+
+KIND_OF_TAG = {"MR": "MR", "CT": "CT", "PT": "PET"}  # DICOM Modality (0008,0060)
+TEXT_TAGS = ("SeriesDescription", "ProtocolName", "SequenceName")
+_SUFFIX = re.compile(r"\.(nii|nrrd|mha|mhd|h5|npy|npz|cfl)(\.gz)?$", re.IGNORECASE)
+_WORD_BEGINS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_NO_STUDY_IMAGE = re.compile(
+    r"(?:^|_)(locali[sz]er|loc|scout|survey|topogram|surview|mask|seg(mentation)?|label(s|map)?|adc|dwi|dti|trace\w*"
+    r"|m?ip|minip|pha(se)?|tof|mra|angio\w*|bold|fmri|perf(usion)?)(?=$|_)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class VolumeInfo:
+    """A volume of the scene. ``dicom``: values by DICOM keyword; times in ms.
+
+    ``made_here``: a result of Any2all, which is never taken for a measured image.
+    """
+
+    id: str
+    name: str
+    dicom: Mapping[str, Any] = field(default_factory=dict)
+    made_here: bool = False
+
+
+def assign(volumes: Sequence[VolumeInfo], stack: Sequence[ModalityInfo]) -> dict[str, str]:
+    """Modality → volume id. A modality gets the volume that matches it best, the first one of equals."""
+    best: dict[str, tuple[tuple[int, int, int], str]] = {}
+    for volume in volumes:
+        found = match(volume, stack)
+        if found is None:
+            continue
+        name, score = found
+        if name not in best or score > best[name][0]:
+            best[name] = (score, volume.id)
+    return {modality.name: best[modality.name][1] for modality in stack if modality.name in best}
+
+
+def match(volume: VolumeInfo, stack: Sequence[ModalityInfo]) -> tuple[str, tuple[int, int, int]] | None:
+    """The modality that a volume shows, and how sure that is (larger is surer); None where nothing fits."""
+    texts = _texts(volume)
+    if volume.made_here or any(_NO_STUDY_IMAGE.search(text) for text in texts):
+        return None
+    candidates = [m for m in stack if _possible(m, volume, texts)]
+    measured = _by_measurement(volume, candidates)
+    plain = not _has_contrast_agent(volume)
+    for certainty, text in zip(range(len(texts), 0, -1), texts):
+        lengths = {m.name: max(_token_run(pattern, text) for pattern in m.patterns) for m in candidates if m.patterns}
+        name = max(lengths, key=lambda n: lengths[n], default=None)
+        if name is None or not lengths[name]:
+            continue
+        if measured == "T2FLAIR" and name == "T2":  # "dark fluid", and other names of the same
+            name, certainty = measured, 0
+        return name, (int(plain), certainty, lengths.get(name, 0))
+    return None if measured is None else (measured, (int(plain), 0, 0))
+
+
+def _texts(volume: VolumeInfo) -> list[str]:
+    """Name and DICOM texts, the surest first, every separator an underscore; last the name with its words apart.
+
+    The last is for names such as ``MRBrainT1`` of Slicer's sample data.
+    """
+    name = _SUFFIX.sub("", volume.name)
+    written = [name, *(str(volume.dicom.get(tag) or "") for tag in TEXT_TAGS), _WORD_BEGINS.sub("_", name)]
+    return [re.sub(r"[^\w*]+|_+", "_", text).strip("_") for text in written]
+
+
+def _token_run(pattern: str, text: str) -> int:
+    found = re.search(rf"(?:^|[_\-. ])({pattern})(?=$|[_\-. ])", text, re.IGNORECASE)
+    return len(found.group(1)) if found else 0
+
+
+def _possible(modality: ModalityInfo, volume: VolumeInfo, texts: Sequence[str]) -> bool:
+    """Nothing speaks against it: neither the kind of scanner, nor a word, nor a contrast agent."""
+    tag = str(volume.dicom.get("Modality") or "").upper()
+    if tag and KIND_OF_TAG.get(tag) != modality.kind:
+        return False
+    if any(_token_run(pattern, text) for pattern in modality.not_patterns for text in texts):
+        return False
+    return not (modality.not_patterns and _has_contrast_agent(volume))
+
+
+def _has_contrast_agent(volume: VolumeInfo) -> bool:
+    agent = str(volume.dicom.get("ContrastBolusAgent") or "").strip().lower()
+    return agent not in ("", "none", "no", "n", "false", "0")
+
+
+def _by_measurement(volume: VolumeInfo, candidates: Sequence[ModalityInfo]) -> str | None:
+    """The modality that scanner and sequence timing stand for, where it is one of ``candidates``."""
+    names = [m.name for m in candidates]
+    tag = str(volume.dicom.get("Modality") or "").upper()
+    if tag in ("CT", "PT"):
+        return names[0] if len(names) == 1 else None
+    name = _mr_contrast(volume.dicom) if tag == "MR" else None
+    return name if name in names else None
+
+
+def _mr_contrast(dicom: Mapping[str, Any]) -> str | None:
+    """Weighting from ScanningSequence and TE, TI, TR in ms (usual ranges at 1.5 T and 3 T); None where unclear."""
+    sequence = set(re.split(r"[\\/,;\s]+", str(dicom.get("ScanningSequence") or "").upper())) - {""}
+    te, ti, tr = (_number(dicom.get(key)) for key in ("EchoTime", "InversionTime", "RepetitionTime"))
+    if te is None or tr is None or "EP" in sequence:
+        return None
+    if ti and ti >= 1500:
+        return "T2FLAIR" if te >= 60 else None
+    if ti:
+        return "T1" if 350 <= ti <= 1300 and te <= 30 else None
+    if "GR" in sequence:
+        return "T2star" if te >= 12 else "T1" if te <= 8 and tr <= 50 else None
+    if te >= 70 and tr >= 2000:
+        return "T2"
+    return "T1" if te <= 30 and 250 <= tr <= 1000 else None
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(str(value).split("\\")[0])
+    except ValueError:
+        return None

@@ -1,0 +1,362 @@
+"""The panel's model without Qt: what the user has ticked, why it cannot be sent, and the study that it makes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .protocol import ModalityInfo, ServerInfo
+from .raw_file import size_of, tells_voxel_size
+
+STATUSES = ("available", "undersampled", "missing")
+PRESETS = ("fast", "balanced", "best")
+SUBJECT = "study"  # neutral: whose images these are stays in Slicer
+LEAST_STEPS_WITH_RAW = {"mcs": 5}
+SEED_END = 2**32
+
+
+@dataclass(frozen=True)
+class VolumeFacts:
+    """What the form has to know of a volume of the scene."""
+
+    name: str
+    voxels: int = 0
+
+
+@dataclass
+class Row:
+    """One modality. ``volume``: node id or ''. ``raw_file``: path or ''; with '' an undersampled row is simulated.
+
+    Attributes:
+        voxel_size_mm: (H, W, slice) of a raw file that does not say it.
+        acceleration, acs_lines, coils, noise_std: of the simulation; noise as complex std in u units.
+    """
+
+    status: str = "missing"
+    volume: str = ""
+    raw_file: str = ""
+    voxel_size_mm: tuple[float, float, float] | None = None
+    acceleration: int = 4
+    acs_lines: int = 0
+    coils: int = 8
+    noise_std: float = 0.01
+    simulation_seed: int = 0
+    wanted: bool = True
+
+    @property
+    def simulated(self) -> bool:
+        return self.status == "undersampled" and not self.raw_file
+
+    @property
+    def uses_volume(self) -> bool:
+        """Whether an image of the scene is sent for this modality."""
+        return self.status == "available" or self.simulated
+
+
+@dataclass
+class Form:
+    """Everything that is chosen in the panel; ``rows`` by modality. None in the last four: as the preset says."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    preset: str = "balanced"
+    registration: str = "rigid"
+    reference: str = ""
+    sampler: str | None = None
+    steps: int | None = None
+    samples: int | None = None
+    seed: int | None = None
+
+    def fit(self, info: ServerInfo) -> None:
+        """Take on a server's stack: rows in its order; what it does not know goes, what it adds is missing."""
+        self.rows = {name: self.rows.get(name, Row()) for name in info.names}
+        if self.reference not in self.rows:
+            self.reference = ""
+        if self.sampler not in info.samplers:
+            self.sampler = None
+
+    def named(self, *statuses: str) -> list[str]:
+        """Modalities of these statuses, in stack order."""
+        return [name for name, row in self.rows.items() if row.status in statuses]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Modalities that are asked for: ticked, and not given as they are."""
+        return [name for name in self.named("undersampled", "missing") if self.rows[name].wanted]
+
+    @property
+    def reference_modality(self) -> str | None:
+        """The modality on whose grid results lie: the chosen one, else the first available, else undersampled one."""
+        given = [*self.named("available"), *self.named("undersampled")]
+        return self.reference if self.reference in given else next(iter(given), None)
+
+    @property
+    def reference_volume(self) -> str:
+        """Its node id; '' where the grid is that of a raw file."""
+        row = self.rows.get(self.reference_modality or "")
+        return row.volume if row is not None and row.uses_volume else ""
+
+    def upload_names(self) -> dict[str, str]:
+        """Node id or raw file → name that the server sees: the modality's, never the one that it has here."""
+        names: dict[str, str] = {}
+        for name in self.named("available", "undersampled"):
+            row, plain = self.rows[name], re.sub(r"[^A-Za-z0-9-]", "_", name)
+            if row.uses_volume:
+                names[row.volume] = f"{plain}.nii.gz"
+            else:
+                names[row.raw_file] = f"{plain}_raw{Path(row.raw_file).suffix.lower()}"
+        return names
+
+    def what_is_sent(self, volumes: Mapping[str, VolumeFacts]) -> list[str]:
+        """One line for each modality that leaves this computer, to be agreed to before the first upload."""
+        lines = []
+        for name in self.named("available", "undersampled"):
+            row = self.rows[name]
+            if row.uses_volume:
+                what = f"voxels and geometry of the volume '{volumes[row.volume].name}', without its name"
+            else:
+                file = f"the raw data file '{Path(row.raw_file).name}' as it is, under another name"
+                what = f"{file}; whatever is written in it goes with it"
+            lines.append(f"{name}: {what}")
+        return lines
+
+    # -- may it be sent? -----------------------------------------------------------------------------------------------
+
+    def problem(self, info: ServerInfo | None, volumes: Mapping[str, VolumeFacts] | None = None) -> str:
+        """The first reason why Apply is disabled, in words; '' when the study is ready.
+
+        Args:
+            info: the connected server, or None.
+            volumes: the scene's volumes by node id; None: their presence and size are not checked.
+        """
+        if info is None:
+            return "Connect to a server first."
+        if not self.named("available", "undersampled"):
+            return "Tick at least one modality as available or undersampled."
+        unknown = [name for name in self.named("available", "undersampled") if name not in info.names]
+        if unknown:
+            return f"This server does not know {unknown[0]}: it knows {', '.join(info.names)}."
+        rows = [info.modality(name) for name in self.named("available", "undersampled")]
+        checks = [_row_problem(m, self.rows[m.name], info, volumes) for m in rows]
+        checks += [self._used_twice(volumes), self._nothing_to_do(), self._settings_problem(info)]
+        return next((words for words in (*checks, self._size_problem(info)) if words), "")
+
+    def _used_twice(self, volumes: Mapping[str, VolumeFacts] | None) -> str:
+        seen: dict[str, str] = {}
+        for name in self.named("available", "undersampled"):
+            row = self.rows[name]
+            source = row.volume if row.uses_volume else row.raw_file
+            if source in seen:
+                facts = (volumes or {}).get(source)
+                what = (
+                    f"The volume '{facts.name}'" if facts else "The same volume" if row.uses_volume else "The same file"
+                )
+                return f"{what} is used for both {seen[source]} and {name}."
+            seen[source] = name
+        return ""
+
+    def _nothing_to_do(self) -> str:
+        if not self.named("undersampled", "missing"):
+            return "Every modality is available: nothing is left to fill in."
+        return "" if self.outputs else "Tick at least one output."
+
+    def _settings_problem(self, info: ServerInfo) -> str:
+        if self.preset not in info.presets and not (self.sampler and self.steps and self.samples):
+            known = ", ".join(info.presets) or "none"
+            return f"This server has no preset '{self.preset}' (it has: {known}). Choose sampler, steps and samples."
+        for key, value in (("steps", self.steps), ("samples", self.samples)):
+            most = info.limits.get(key)
+            if value is not None and (value < 1 or (most is not None and value > most)):
+                return (
+                    f"The number of {key} is {value}; this server takes 1 to {most:.0f}."
+                    if most
+                    else (f"The number of {key} is {value}; it is at least 1.")
+                )
+        if self.seed is not None and not 0 <= self.seed < SEED_END:
+            return f"The seed is {self.seed}; it is a whole number from 0 to {SEED_END - 1}."
+        return self._steps_problem(info)
+
+    def _steps_problem(self, info: ServerInfo) -> str:
+        sampler, steps, samples = self.effective_sampler(info)
+        least = LEAST_STEPS_WITH_RAW.get(sampler, 1) if self.named("undersampled") else 1
+        if steps < least:
+            return (
+                f"{sampler} needs at least {least} steps where {', '.join(self.named('undersampled'))} is undersampled."
+            )
+        if steps == 1 and samples > 1:
+            return "One step gives the same image every time: choose one sample, or more steps."
+        return ""
+
+    def _size_problem(self, info: ServerInfo) -> str:
+        most = info.limits.get("upload_bytes")
+        size = sum(size_of(row.raw_file) for row in self.rows.values() if row.status == "undersampled" and row.raw_file)
+        if most is not None and size > most:
+            return f"The raw data has {size / 1e6:.0f} MB; this server takes {most / 1e6:.0f} MB at once."
+        return ""
+
+    # -- what it means -------------------------------------------------------------------------------------------------
+
+    def effective_sampler(self, info: ServerInfo) -> tuple[str, int, int]:
+        """(sampler, steps, samples) as the server will understand them: the preset, overruled by what is chosen."""
+        preset, sampler = info.presets.get(self.preset), self.sampler or "mcs"
+        defaults = info.samplers.get(sampler)
+        steps = preset.steps if preset and sampler == "mcs" else defaults.steps if defaults else 1
+        if self.preset == "fast" and sampler == "mcs" and not self.named("undersampled"):
+            steps = 1
+        steps = self.steps or steps
+        samples = self.samples or (
+            1 if steps == 1 else preset.samples if preset else defaults.samples if defaults else 1
+        )
+        return sampler, steps, samples
+
+    def expected_seconds(self, info: ServerInfo, slices: int) -> float | None:
+        """Seconds of computing for ``slices`` slices of the prior's thickness (``info.slice_mm``); None: not known.
+
+        Other steps and samples than the preset's cost in proportion.
+        """
+        preset = info.presets.get(self.preset)
+        raw = bool(self.named("undersampled"))
+        per_slice = preset.seconds_per_slice.get("raw" if raw else "images") if preset else None
+        if per_slice is None:
+            return None
+        one_pass = self.preset == "fast" and not raw
+        of_preset = 1 if one_pass else preset.steps * preset.samples
+        _, steps, samples = self.effective_sampler(info)
+        return per_slice * slices * steps * samples / of_preset
+
+    def study_document(self, files: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The study (contract 1) of a form without `problem`; it names no patient.
+
+        Args:
+            files: node id or raw file → name of the upload; default: `upload_names`.
+        """
+        names = self.upload_names() if files is None else files
+        document: dict[str, Any] = {
+            "version": 1,
+            "subject": SUBJECT,
+            "modalities": {name: _modality_document(row, names) for name, row in self.rows.items()},
+            "reference": self.reference_modality,
+            "registration": self.registration,
+            "outputs": self.outputs,
+        }
+        return {**document, **self.settings_document()}
+
+    def settings_document(self) -> dict[str, Any]:
+        """The keys ``preset`` and ``sampler`` of a study: what a subject of the server's own store is run with."""
+        document: dict[str, Any] = {"preset": self.preset if self.preset in PRESETS else "balanced"}
+        chosen = {"name": self.sampler, "steps": self.steps, "samples": self.samples, "seed": self.seed}
+        sampler = {key: value for key, value in chosen.items() if value is not None}
+        return {**document, "sampler": sampler} if sampler else document
+
+    # -- saved with the scene ------------------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON objects."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Any) -> Form:
+        """What `to_json` wrote, or an older or newer module: unknown keys and unusable values are left out."""
+        if not isinstance(document, Mapping):
+            return cls()
+        rows = document.get("rows")
+        rows = rows if isinstance(rows, Mapping) else {}
+        kept = {str(n): Row(**_kept(Row, r)) for n, r in rows.items() if isinstance(r, Mapping)}
+        return cls(rows=kept, **_kept(cls, document))
+
+
+def _row_problem(modality: ModalityInfo, row: Row, info: ServerInfo, volumes: Mapping[str, VolumeFacts] | None) -> str:
+    """Why one given modality cannot be sent."""
+    if row.status == "undersampled" and not modality.raw_data:
+        return f"{modality.name} is never measured as raw data: tick it as available or missing."
+    if row.uses_volume:
+        return _volume_problem(modality.name, row, info, volumes)
+    path, suffixes = Path(row.raw_file), info.accepts.get("raw", ())
+    if not path.is_file():
+        return f"The raw data of {modality.name} does not exist: {path.name}."
+    if suffixes and path.suffix.lower() not in suffixes:
+        return f"The raw data of {modality.name} is of the kind '{path.suffix}'; possible are {', '.join(suffixes)}."
+    if row.voxel_size_mm is None and not tells_voxel_size(str(path)):
+        return f"The raw data of {modality.name} does not say its voxel size: enter it (H, W, slice, in mm)."
+    if row.voxel_size_mm is not None and not all(0 < edge <= 100 for edge in row.voxel_size_mm):
+        return f"The voxel size of {modality.name} is three numbers above 0 and at most 100 mm."
+    return ""
+
+
+def _volume_problem(name: str, row: Row, info: ServerInfo, volumes: Mapping[str, VolumeFacts] | None) -> str:
+    if not row.volume:
+        lacking = "a volume, or a raw data file" if row.status == "undersampled" else "its volume"
+        return f"{name} is ticked as {row.status}: choose {lacking}."
+    if volumes is not None and row.volume not in volumes:
+        return f"The volume of {name} is no longer in the scene: choose another one."
+    voxels, most = volumes[row.volume].voxels if volumes is not None else 0, info.limits.get("voxels")
+    if most is not None and voxels > most:
+        return (
+            f"The volume of {name} has {voxels / 1e6:.0f} million voxels; this server takes {most / 1e6:.0f} million."
+        )
+    ranges = (("acceleration", row.acceleration, 1, 64), ("number of coils", row.coils, 1, 128))
+    for what, value, low, high in (*ranges, ("number of ACS lines", row.acs_lines, 0, 1024)):
+        if row.simulated and not low <= value <= high:
+            return f"The {what} of {name} is {value}; it is from {low} to {high}."
+    if row.simulated and not 0 < row.noise_std <= 1:
+        return f"The noise of {name} is {row.noise_std:g}; it is above 0 and at most 1."
+    return ""
+
+
+def _modality_document(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
+    if row.status == "missing":
+        return {"status": "missing"}
+    if row.status == "available":
+        return {"status": "available", "file": names[row.volume]}
+    if row.raw_file:
+        raw = {"status": "undersampled", "kspace": names[row.raw_file]}
+        return {**raw, "voxel_size_mm": list(row.voxel_size_mm)} if row.voxel_size_mm else raw
+    simulate = {
+        "acceleration": row.acceleration,
+        "acs_lines": row.acs_lines,
+        "coils": row.coils,
+        "noise_std": row.noise_std,
+        "seed": row.simulation_seed,
+    }
+    return {"status": "undersampled", "file": names[row.volume], "simulate": simulate}
+
+
+_CHOICES = {"status": STATUSES, "preset": PRESETS, "registration": ("rigid", "none")}
+
+
+def _kept(kind: type, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a saved document that fit the fields of ``kind``."""
+    found = {f.name: document[f.name] for f in fields(kind) if f.name in document and f.name != "rows"}
+    return {key: _usable(value) for key, value in found.items() if _fits(key, value)}
+
+
+def _usable(value: Any) -> Any:
+    return tuple(float(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+def _fits(key: str, value: Any) -> bool:
+    if key == "voxel_size_mm":
+        edges = value if isinstance(value, (list, tuple)) else ()
+        return value is None or (len(edges) == 3 and all(_is_number(edge) for edge in edges))
+    if key == "wanted":
+        return isinstance(value, bool)
+    if key == "noise_std":
+        return _is_number(value)
+    if key in ("acceleration", "acs_lines", "coils", "simulation_seed"):
+        return _is_whole(value)
+    if key in ("steps", "samples", "seed"):
+        return value is None or _is_whole(value)
+    if key == "sampler":
+        return value is None or isinstance(value, str)
+    return isinstance(value, str) and value in _CHOICES.get(key, (value,))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))

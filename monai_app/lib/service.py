@@ -1,0 +1,206 @@
+"""The server without HTTP: what the routes ask for. Made once; its parts are made from `ServerSettings`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from any2all import __version__
+from any2all.diffusion.prior import load_card
+from any2all.errors import Any2allError
+from any2all.geometry.reading import ITK_SUFFIXES, NIFTI_SUFFIXES
+from any2all.output.write import check_folder
+from any2all.studies import StudyFolder
+from any2all.study import SamplerDocument, StudySpec, parse_study, resolve_sampler, study_json_schema
+from any2all.study.presets import PRESETS, preset_settings
+from any2all.study.spec import KSPACE_SUFFIXES
+
+from .dispatch import Dispatcher
+from .intake import check_study, check_used, store_files
+from .jobs import Job, JobBook
+from .lock import take_folder
+from .logs import events
+from .metrics import Metrics
+from .sessions import Session, Sessions
+from .settings import ServerSettings
+
+PROTOCOL = 1
+log = events("service")
+Files = Iterable[tuple[str | None, BinaryIO]]
+
+
+class Service:
+    """Jobs, sessions and the study store of one server.
+
+    Args:
+        settings: what the administrator decided.
+        studies: folder of the study store.
+
+    Raises:
+        Any2allError: the prior cannot be used, or another server works in the same work folder.
+    """
+
+    def __init__(self, settings: ServerSettings, studies: str | Path) -> None:
+        self.settings = settings
+        self.card = load_card(settings.model_file)
+        self.stack = self.card.stack
+        self.studies = StudyFolder(studies, self.stack)
+        self._lock = take_folder(settings.work_dir)
+        self.metrics = Metrics()
+        self.book = JobBook(settings.work_dir / "jobs", settings.limits, self._ended)
+        self.sessions = Sessions(settings.work_dir / "sessions", settings.limits)
+        self.dispatcher = Dispatcher(settings, self.book, self._save, log.info)
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        self.dispatcher.start()
+
+    def stop(self) -> None:
+        """Finish or cancel the running job; waiting ones stay for the next server. May be called twice."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        log.info("stopping", count=len(self.book.queued()))
+        self.dispatcher.stop()
+        self._lock.close()
+
+    # -- what a client can know --------------------------------------------------------------------------------------
+
+    def info(self) -> dict[str, Any]:
+        """Contract 3's ``info``; seconds are null until the worker has timed its network."""
+        return {
+            "protocol": PROTOCOL,
+            "version": __version__,
+            "state": self.dispatcher.health,
+            "device": self.dispatcher.device,
+            "stack": [m.model_dump(mode="json") for m in self.stack.modalities],
+            "presets": {name: self._preset(name) for name in PRESETS} if self._has_mcs else {},
+            "samplers": {name: asdict(self._defaults(name)) for name in self._samplers},
+            "slice_mm": self.card.spacing_mm[2],
+            "limits": asdict(self.settings.limits),
+            "prior": {"sha256": self.card.sha256, "version": self.card.version, "noise_levels": self.card.noise_levels},
+            "accepts": {"images": [*NIFTI_SUFFIXES, *ITK_SUFFIXES], "raw": list(KSPACE_SUFFIXES)},
+            "queue": {"waiting": len(self.book.queued()), "running": int(self.book.running() is not None)},
+        }
+
+    def health(self) -> dict[str, Any]:
+        """Open to everybody, so it tells a word and no more."""
+        return {"state": self.dispatcher.health}
+
+    def schema(self) -> dict[str, Any]:
+        return study_json_schema(self.stack)
+
+    @property
+    def _has_mcs(self) -> bool:
+        return self.card.noise_levels == "per_modality"
+
+    @property
+    def _samplers(self) -> tuple[str, ...]:
+        return ("mcs", "mds", "mps") if self._has_mcs else ("mds", "mps")
+
+    def _preset(self, name: str) -> dict[str, Any]:
+        steps, samples, _ = PRESETS[name]
+        measured = self.dispatcher.seconds_per_slice.get(name, {})
+        seconds = {kind: measured.get(kind) for kind in ("images", "raw")}
+        return {"steps": steps, "samples": samples, "seconds_per_slice": seconds}
+
+    def _defaults(self, sampler: str) -> Any:
+        return preset_settings("balanced", False, SamplerDocument(name=sampler))
+
+    # -- jobs --------------------------------------------------------------------------------------------------------
+
+    def submit_upload(self, document: dict[str, Any], files: Files) -> Job:
+        """A job from what a client sent: stored, checked and queued; nothing is left where it is refused."""
+        self.book.check_room()
+        home = self.book.new_home()
+        return self._whole_or_gone(home, lambda: self._stored(home, document, files))
+
+    def submit_subject(self, subject: str, changes: dict[str, Any] | None = None, save: str | None = None) -> Job:
+        """A job on a subject of the study store.
+
+        Args:
+            subject: its name.
+            changes: replace top-level keys of its study.
+            save: label under which the results are also saved beside it.
+        """
+        folder, document = self.studies.folder(subject), {**self.studies.document(subject), **(changes or {})}
+        if save is not None and self.studies.results_folder(subject, save).exists():
+            raise Any2allError("results of this name are there already", key="save", value=save, code="exists")
+        self.book.check_room()
+        home = self.book.new_home()
+        return self._whole_or_gone(home, lambda: self._queued(home, document, folder, subject, save))
+
+    def submit_session(self, session: Session, document: dict[str, Any]) -> Job:
+        """A job on a session's files, which it holds on to when the session ends first."""
+        self.book.check_room()
+        home = self.book.new_home()
+        for file in session.files:
+            os.link(file, home / "study" / file.name)
+        return self._whole_or_gone(home, lambda: self._queued(home, document, home / "study", None, None))
+
+    def _stored(self, home: Path, document: dict[str, Any], files: Files) -> Job:
+        stored = store_files(files, home / "study", self.settings.limits)
+        check_used(document, [path.name for path in stored])
+        return self._queued(home, document, home / "study", None, None)
+
+    def _queued(self, home: Path, document: dict[str, Any], folder: Path, subject: str | None, save: str | None) -> Job:
+        spec = self.checked(document, folder)
+        job = Job(home.name, home, spec.document, folder, subject, save)
+        check_folder(job.output, list(spec.outputs), False)
+        self.book.submit(job)
+        log.info("job queued", job=job.id, count=len(self.book.queued()))
+        return job
+
+    def checked(self, document: dict[str, Any], folder: Path) -> StudySpec:
+        """The study, refused in words for anything that can be known before the device is touched."""
+        spec = parse_study(document, self.stack, folder)
+        resolve_sampler(spec, self.card.noise_levels)
+        check_study(spec, self.settings.limits)
+        return spec
+
+    def _whole_or_gone(self, home: Path, make: Callable[[], Job]) -> Job:
+        try:
+            return make()
+        except BaseException:
+            shutil.rmtree(home, ignore_errors=True)
+            raise
+
+    def result(self, job_id: str, name: str) -> BinaryIO:
+        """One result, opened, so that it may expire while it is sent. ``name`` is one of the job's list."""
+        job = self.book.get(job_id)
+        known = {r["name"] for r in job.results} | ({"report.png", "summary.json"} if job.results else set())
+        if job.state != "done":
+            raise Any2allError("this job has no results", key="job_id", value=job.state, code="not_ready")
+        if name in known:
+            try:
+                return (job.output / name).open("rb")
+            except FileNotFoundError:
+                pass
+        raise Any2allError(
+            "this job has no such result", key="name", value=name[:80], allowed=sorted(known), code="not_found"
+        )
+
+    def _save(self, job: Job) -> None:
+        """Copy a job's results beside its subject, whole or not at all."""
+        target = self.studies.results_folder(job.subject, job.save)
+        partial = target.with_name(f".{target.name}.{job.id[:8]}.partial")
+        try:
+            shutil.copytree(job.output, partial)
+            partial.rename(target)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise Any2allError(
+                f"the results could not be saved in the study store ({error.strerror})",
+                key="save",
+                value=job.save,
+                code="storage",
+            ) from None
+
+    def _ended(self, job: Job) -> None:
+        self.metrics.ended(job)
+        log.info("job ended", job=job.id, state=job.state, code=(job.error or {}).get("code"), seconds=job.spent())

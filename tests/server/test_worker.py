@@ -1,0 +1,173 @@
+"""The worker process and the thread that feeds it, with the tiny prior."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from lib import worker
+from lib.dispatch import Dispatcher
+from lib.jobs import Job, JobBook
+from lib.settings import Limits, ServerSettings
+from server_builders import study, wait_until
+
+SLICES = 12
+
+
+class Bench:
+    """A dispatcher with its book; every event that it logs."""
+
+    def __init__(self, folder, model_file, **settings):
+        self.settings = ServerSettings(work_dir=folder, model_file=model_file, **settings)
+        self.book = JobBook(folder / "jobs", self.settings.limits)
+        self.logged = []
+        self.saved = []
+        self.dispatcher = Dispatcher(
+            self.settings, self.book, self.saved.append, lambda event, **fields: self.logged.append((event, fields))
+        )
+        self.dispatcher.start()
+
+    def submit(self, files, document):
+        home = self.book.new_home()
+        for name in ("T1", "T2", "T2FLAIR"):
+            shutil.copy(files / f"{name}.nii.gz", home / "study")
+        return self.book.submit(Job(home.name, home, document, home / "study"))
+
+    def run(self, files, document):
+        job = self.submit(files, document)
+        wait_until(lambda: job.is_over)
+        return job
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory, tiny_model_file):
+    bench = Bench(tmp_path_factory.mktemp("work"), tiny_model_file, batch_size=1, limits=Limits(queue=50))
+    yield bench
+    bench.dispatcher.stop()
+    assert bench.dispatcher.worker_pid is None or not os.path.exists(f"/proc/{bench.dispatcher.worker_pid}")
+
+
+def test_a_study_is_filled_with_progress_by_network_passes(bench, phantom_files):
+    job = bench.submit(phantom_files, study(steps=5, samples=2, outputs=("CT", "PET")))
+    seen = set()
+    wait_until(lambda: seen.add((job.stage, job.step, job.total)) or job.is_over)
+    assert job.state == "done", job.error
+    counted = sorted(step for stage, step, total in seen if stage == "sampling" and total == 5 * 2 * SLICES)
+    assert len(set(counted)) >= 5 and job.step == 5 * 2 * SLICES
+    assert {r["name"] for r in job.results} == {"CT.nii.gz", "CT_std.nii.gz", "PET.nii.gz", "PET_std.nii.gz"}
+    given, made = nib.load(phantom_files / "T1.nii.gz"), nib.load(job.output / "CT.nii.gz")
+    assert made.shape == given.shape and np.array_equal(made.affine, given.affine)
+    assert bench.dispatcher.health == "ok" and set(bench.dispatcher.seconds_per_slice) == {"fast", "balanced", "best"}
+
+
+def test_cancel_is_honoured_within_one_sampler_step(bench, phantom_files):
+    """With one slice at a time a step is 12 batches; not even one of them may be begun after the order has arrived."""
+    job = bench.submit(phantom_files, study(steps=400))
+    wait_until(lambda: job.step >= 2 * SLICES)
+    at = job.step
+    bench.book.cancel(job.id)
+    wait_until(lambda: job.is_over)
+    assert job.state == "cancelled"
+    # progress is told ten times a second, so what is known at the end may lie some passes behind, but not ahead
+    assert job.step - at <= SLICES
+    assert sorted(p.name for p in job.home.iterdir()) == ["job.json"]
+
+
+def test_a_bad_file_is_a_failure_in_words_and_the_next_job_runs(bench, phantom_files, tmp_path):
+    files = tmp_path / "files"
+    shutil.copytree(phantom_files, files)
+    image = nib.load(files / "T2.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.float32), image.affine), files / "T2.nii.gz")
+    job = bench.run(files, study())
+    assert job.state == "failed" and job.error["key"] == "modalities.T2.file" and "constant" in job.error["message"]
+    assert bench.run(phantom_files, study(steps=1)).state == "done"
+
+
+def test_a_worker_that_is_killed_is_replaced_and_says_what_became_of_its_job(bench, phantom_files):
+    job = bench.submit(phantom_files, study(steps=400))
+    wait_until(lambda: job.step)
+    os.kill(bench.dispatcher.worker_pid, signal.SIGKILL)
+    wait_until(lambda: job.is_over)
+    assert job.state == "failed" and job.error["code"] == "worker_died"
+    assert sorted(p.name for p in job.home.iterdir()) == ["job.json"]
+    assert bench.run(phantom_files, study(steps=1)).state == "done"
+    assert any(event == "worker fell" for event, _ in bench.logged)
+
+
+def test_stopping_cancels_what_takes_too_long_and_keeps_what_waits(tmp_path, tiny_model_file, phantom_files):
+    bench = Bench(tmp_path / "work", tiny_model_file, batch_size=1, limits=Limits(shutdown_seconds=1))
+    running, waiting = (bench.submit(phantom_files, study(steps=400)) for _ in range(2))
+    wait_until(lambda: running.step)
+    pid = bench.dispatcher.worker_pid
+    bench.dispatcher.stop()
+    assert running.state == "cancelled" and waiting.state == "queued"
+    assert not os.path.exists(f"/proc/{pid}")
+    assert JobBook(tmp_path / "work" / "jobs", bench.settings.limits).next().id == waiting.id
+
+
+def test_a_prior_that_cannot_be_used_is_said_and_nothing_waits_for_ever(tmp_path, tiny_model_file):
+    model = tmp_path / "model.pt"
+    shutil.copy(tiny_model_file.with_name("prior.json"), tmp_path / "prior.json")
+    model.write_bytes(b"no weights")
+    bench = Bench(tmp_path / "work", model)
+    wait_until(lambda: bench.dispatcher.broken)
+    assert bench.dispatcher.health == "failing" and bench.dispatcher.broken["code"] == "prior_unavailable"
+    bench.dispatcher.stop()
+
+
+class Ears:
+    """Orders without a server, events into a list."""
+
+    cancelled: set[str] = set()
+
+    def __init__(self):
+        self.heard = []
+
+    def unwanted(self, job):
+        return False
+
+    def say(self, event, **fields):
+        self.heard.append((event, fields))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("out"), MemoryError(), RuntimeError("can't allocate memory")])
+def test_short_of_memory_the_study_is_filled_with_fewer_slices_at_once(
+    monkeypatch, tiny_prior, tmp_path, phantom_files, error
+):
+    tried, fill = [], worker.pipeline.run_study
+
+    def short(spec, prior, output, run):
+        tried.append(run.batch_size)
+        if run.batch_size > 3:
+            raise error
+        return fill(spec, prior, output, run=run)
+
+    monkeypatch.setattr(worker.pipeline, "run_study", short)
+    ears = Ears()
+    order = {"job": "j", "document": study(steps=1), "folder": str(phantom_files), "output": str(tmp_path / "out")}
+    worker.fill({**order, "batch_size": 12}, tiny_prior, ears, ears)
+    assert tried == [12, 6, 3] and ears.heard[-1][0] == "done"
+    assert [fields["batch_size"] for event, fields in ears.heard if event == "retry"] == [6, 3]
+
+    monkeypatch.setattr(worker.pipeline, "run_study", lambda *a, **k: (_ for _ in ()).throw(error))
+    worker.fill({**order, "batch_size": 2, "output": str(tmp_path / "no")}, tiny_prior, ears, ears)
+    event, fields = ears.heard[-1]
+    assert (
+        event == "failed" and fields["error"]["code"] == "out_of_memory" and "one slice" in fields["error"]["message"]
+    )
+
+
+def test_an_unexpected_error_is_told_by_its_kind_only(monkeypatch, tiny_prior, tmp_path, capsys):
+    monkeypatch.setattr(worker.pipeline, "run_study", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr(worker, "parse_study", lambda *a: None)
+    ears = Ears()
+    worker.fill({"job": "j", "document": {}, "folder": "", "output": "", "batch_size": 1}, tiny_prior, ears, ears)
+    ((event, fields),) = ears.heard
+    assert event == "failed" and fields["error"]["code"] == "failed"
+    assert "ZeroDivisionError" in fields["error"]["message"] and "division by zero" not in str(fields)
+    assert "division by zero" in capsys.readouterr().err

@@ -1,0 +1,293 @@
+"""The panel's model: why Apply is disabled, the study that it makes, the time that it foresees, and what is saved."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import lib_path
+from Any2allLib.form import Form, Row, VolumeFacts
+from Any2allLib.protocol import ServerInfo
+from lib_servers import info_document
+
+INFO = ServerInfo.parse(info_document())
+SCENE = {"v1": VolumeFacts("3: T1 SMITH", 10**6), "v2": VolumeFacts("T2", 10**6), "v3": VolumeFacts("big", 2 * 10**8)}
+
+
+@pytest.fixture
+def form():
+    made = Form(rows={"T1": Row("available", "v1")})
+    made.fit(INFO)
+    return made
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """A raw data file that says nothing of its voxel size."""
+    (tmp_path / "SMITH.npy").write_bytes(b"k-space")
+    return str(tmp_path / "SMITH.npy")
+
+
+def test_ready(form):
+    assert form.problem(INFO, SCENE) == "" and form.problem(INFO) == ""
+    assert list(form.rows) == list(INFO.names)
+    assert form.outputs == ["T2", "T2FLAIR", "T2star", "CT", "PET"]
+    assert (form.reference_modality, form.reference_volume) == ("T1", "v1")
+
+
+def given(name: str, *row: object, **settings: object):
+    """A change of the form: this row, and these settings of the whole form."""
+    of_row = {key: settings.pop(key) for key in list(settings) if key not in ("steps", "samples", "seed")}
+
+    def change(form: Form) -> None:
+        form.rows[name] = Row(*row, **of_row)
+        for key, value in settings.items():
+            setattr(form, key, value)
+
+    return change
+
+
+def all_available(form: Form) -> None:
+    for name, row in form.rows.items():
+        row.status, row.volume = "available", name
+
+
+def nothing_wanted(form: Form) -> None:
+    for row in form.rows.values():
+        row.wanted = False
+
+
+T1 = ("T1", "available", "v1")
+CASES = {
+    "Connect to a server": given(*T1),
+    "at least one modality as available": given("T1"),
+    "nothing is left to fill in": all_available,
+    "at least one output": nothing_wanted,
+    "'3: T1 SMITH' is used for both T1 and T2": given("T2", "available", "v1"),
+    "T2 is ticked as available: choose its volume": given("T2", "available"),
+    "T2 is ticked as undersampled: choose a volume, or a raw data file": given("T2", "undersampled"),
+    "The volume of T2 is no longer in the scene": given("T2", "available", "v9"),
+    "200 million voxels; this server takes 134 million": given("T2", "available", "v3"),
+    "CT is never measured as raw data": given("CT", "undersampled", "v2"),
+    "raw data of T2 does not exist: gone.h5": given("T2", "undersampled", raw_file="/no/gone.h5"),
+    "acceleration of T2 is 0": given("T2", "undersampled", "v2", acceleration=0),
+    "number of coils of T2 is 200": given("T2", "undersampled", "v2", coils=200),
+    "ACS lines of T2 is -1": given("T2", "undersampled", "v2", acs_lines=-1),
+    "noise of T2 is 0": given("T2", "undersampled", "v2", noise_std=0.0),
+    "number of steps is 2000; this server takes 1 to 1000": given(*T1, steps=2000),
+    "number of samples is 0": given(*T1, samples=0),
+    "The seed is -1": given(*T1, seed=-1),
+    "mcs needs at least 5 steps where T2 is undersampled": given("T2", "undersampled", "v2", steps=4),
+    "One step gives the same image": given(*T1, steps=1, samples=2),
+    "does not know ASL": given("ASL", "available", "v2"),
+}
+
+
+@pytest.mark.parametrize("words", CASES)
+def test_why_apply_is_disabled(form, words):
+    CASES[words](form)
+    info = None if words.startswith("Connect") else INFO
+    scene = {**SCENE, **{name: VolumeFacts(name) for name in INFO.names}}
+    found = form.problem(info, scene)
+    assert words in found and found.endswith(".")
+
+
+def test_raw_data_needs_its_voxel_size(form, raw):
+    form.rows["T1"] = Row()
+    form.rows["T2"] = Row("undersampled", raw_file=raw)
+    assert "does not say its voxel size" in form.problem(INFO, SCENE)
+    form.rows["T2"].voxel_size_mm = (1.0, 0.0, 5.0)
+    assert "above 0" in form.problem(INFO, SCENE)
+    form.rows["T2"].voxel_size_mm = (1.0, 1.0, 5.0)
+    assert form.problem(INFO, SCENE) == ""
+    assert (form.reference_modality, form.reference_volume) == ("T2", "")
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_files_that_say_their_voxel_size(form, tmp_path, says):
+    array = io.BytesIO()
+    with zipfile.ZipFile(array, "w") as archive:
+        archive.writestr("voxel_size_mm.npy" if says else "other.npy", b"")
+    (tmp_path / "a.npz").write_bytes(array.getvalue())
+    name = b"voxel_size_mm" if says else b"other"
+    (tmp_path / "a.h5").write_bytes(bytes(3_000_000) + name + bytes(1000))
+    for suffix in ("npz", "h5"):
+        form.rows["T2"] = Row("undersampled", raw_file=str(tmp_path / f"a.{suffix}"))
+        problem = form.problem(ServerInfo.parse({**info_document(), "limits": {}}), SCENE)
+        assert (problem == "") == says, problem
+
+
+def test_hdf5_as_h5py_writes_it(tmp_path):
+    h5py, numpy = pytest.importorskip("h5py"), pytest.importorskip("numpy")
+    from Any2allLib.raw_file import tells_voxel_size
+
+    for order in (("kspace", "voxel_size_mm"), ("voxel_size_mm", "kspace"), ("kspace",)):
+        file = tmp_path / f"{len(order)}{order[0]}.h5"
+        with h5py.File(file, "w") as written:
+            for key in order:
+                written[key] = [1.0, 1.0, 5.0] if key != "kspace" else numpy.zeros(500_000)
+        assert tells_voxel_size(str(file)) == ("voxel_size_mm" in order)
+
+
+def test_raw_data_limits(form, tmp_path):
+    (tmp_path / "a.dat").write_bytes(b"")
+    form.rows["T2"] = Row("undersampled", raw_file=str(tmp_path / "a.dat"))
+    assert "'.dat'; possible are .h5, .npy, .npz" in form.problem(INFO, SCENE)
+    (tmp_path / "a.npy").write_bytes(bytes(2**20 + 1))
+    form.rows["T2"] = Row("undersampled", raw_file=str(tmp_path / "a.npy"), voxel_size_mm=(1, 1, 5))
+    assert "this server takes 1 MB at once" in form.problem(INFO, SCENE)
+
+
+def test_a_server_without_presets(form):
+    info = ServerInfo.parse({**info_document(), "presets": {}})
+    assert "no preset 'balanced'" in form.problem(info, SCENE)
+    form.sampler, form.steps, form.samples = "mds", 20, 1
+    assert form.problem(info, SCENE) == ""
+
+
+# -- the study ---------------------------------------------------------------------------------------------------------
+
+
+def test_study_document_names_nobody(form, raw):
+    form.rows["T2"] = Row("undersampled", raw_file=raw, voxel_size_mm=(1.0, 1.0, 5.0))
+    form.rows["T2FLAIR"] = Row("undersampled", "v2", acceleration=6, acs_lines=12, coils=4)
+    form.rows["PET"].wanted = False
+    form.steps, form.seed = 20, 7
+    names = form.upload_names()
+    document = form.study_document()
+    assert names == {"v1": "T1.nii.gz", raw: "T2_raw.npy", "v2": "T2FLAIR.nii.gz"}
+    assert document["modalities"] == {
+        "T1": {"status": "available", "file": "T1.nii.gz"},
+        "T2": {"status": "undersampled", "kspace": "T2_raw.npy", "voxel_size_mm": [1.0, 1.0, 5.0]},
+        "T2FLAIR": {
+            "status": "undersampled",
+            "file": "T2FLAIR.nii.gz",
+            "simulate": {"acceleration": 6, "acs_lines": 12, "coils": 4, "noise_std": 0.01, "seed": 0},
+        },
+        "T2star": {"status": "missing"},
+        "CT": {"status": "missing"},
+        "PET": {"status": "missing"},
+    }
+    assert document["outputs"] == ["T2", "T2FLAIR", "T2star", "CT"]
+    assert (document["subject"], document["reference"], document["preset"]) == ("study", "T1", "balanced")
+    assert document["sampler"] == {"steps": 20, "seed": 7}
+    assert "SMITH" not in json.dumps([document, list(names.values())])
+
+
+def test_what_is_sent_is_said_before_it_is_sent(form, raw):
+    form.rows["T2"] = Row("undersampled", raw_file=raw)
+    form.rows["T2FLAIR"] = Row("undersampled", "v2")
+    said = form.what_is_sent(SCENE)
+    assert said == [
+        "T1: voxels and geometry of the volume '3: T1 SMITH', without its name",
+        "T2: the raw data file 'SMITH.npy' as it is, under another name; whatever is written in it goes with it",
+        "T2FLAIR: voxels and geometry of the volume 'T2', without its name",
+    ]
+
+
+def test_study_document_is_taken_by_the_bundle(form, tmp_path, raw):
+    """The server's own parser accepts it, with the same defaults."""
+    spec = pytest.importorskip("any2all.study.spec")
+    stack = pytest.importorskip("any2all.stack").load_stack()
+    form.rows["T2"] = Row("undersampled", raw_file=raw, voxel_size_mm=(1.0, 1.0, 5.0))
+    form.rows["T2FLAIR"] = Row("undersampled", "v2")
+    for name in form.upload_names().values():
+        (tmp_path / name).write_bytes(b"")
+    parsed = spec.parse_study(form.study_document(), stack, tmp_path)
+    assert (parsed.reference, list(parsed.outputs)) == (form.reference_modality, form.outputs)
+    form.sampler, form.steps = "mds", 30
+    presets = pytest.importorskip("any2all.study.presets")
+    for form.preset in ("fast", "balanced", "best"):
+        resolved = presets.resolve_sampler(spec.parse_study(form.study_document(), stack, tmp_path), "per_modality")
+        assert form.effective_sampler(INFO) == (resolved.name, resolved.steps, resolved.samples)
+
+
+def test_effective_sampler_of_presets_is_the_bundles(form, tmp_path):
+    spec = pytest.importorskip("any2all.study.spec")
+    stack = pytest.importorskip("any2all.stack").load_stack()
+    presets = pytest.importorskip("any2all.study.presets")
+    (tmp_path / "T1.nii.gz").write_bytes(b"")
+    for form.preset in ("fast", "balanced", "best"):
+        resolved = presets.resolve_sampler(spec.parse_study(form.study_document(), stack, tmp_path), "per_modality")
+        assert form.effective_sampler(INFO) == (resolved.name, resolved.steps, resolved.samples)
+
+
+def test_names_of_uploads_given_by_the_panel(form):
+    assert form.study_document({"v1": "a.nii"})["modalities"]["T1"]["file"] == "a.nii"
+
+
+def test_reference_that_is_not_given_falls_back(form):
+    form.rows["T2"] = Row("available", "v2")
+    form.reference = "T2"
+    assert (form.reference_modality, form.reference_volume) == ("T2", "v2")
+    form.rows["T2"].status = "missing"
+    assert form.reference_modality == "T1"
+
+
+@pytest.mark.parametrize(
+    "preset, raw, advanced, seconds",
+    [
+        ("balanced", False, {}, 2.0 * 30),
+        ("balanced", True, {}, 6.0 * 30),
+        ("fast", False, {}, 0.1 * 30),
+        ("fast", True, {}, 1.0 * 30),
+        ("best", True, {}, None),
+        ("balanced", False, {"steps": 20, "samples": 2}, 2.0 * 30),
+        ("balanced", False, {"steps": 20}, 4.0 * 30),
+        ("fast", False, {"steps": 4, "samples": 3}, 0.1 * 30 * 12),
+        ("balanced", False, {"sampler": "mds"}, 2.0 * 30 * 15),
+        ("balanced", False, {"steps": 1}, 2.0 * 30 / 40),
+    ],
+)
+def test_expected_seconds(form, preset, raw, advanced, seconds):
+    form.preset = preset
+    if raw:
+        form.rows["T2"] = Row("undersampled", "v2")
+    for key, value in advanced.items():
+        setattr(form, key, value)
+    found = form.expected_seconds(INFO, 30)
+    assert found is None if seconds is None else found == pytest.approx(seconds)
+
+
+# -- saved with the scene ----------------------------------------------------------------------------------------------
+
+
+def test_saved_and_read_again(form):
+    form.rows["T2"] = Row("undersampled", "v2", "/a/b.h5", (1.0, 1.5, 5.0), 6, 12, 4, 0.02, 3, False)
+    form.preset, form.registration, form.reference = "best", "none", "T2"
+    form.sampler, form.steps, form.samples, form.seed = "mcs", 12, 3, 5
+    assert Form.from_json(json.loads(json.dumps(form.to_json()))) == form
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        [],
+        {},
+        {"rows": [], "preset": 3, "steps": "many", "unknown": 1},
+        {"rows": {"T1": 5}, "preset": "slow", "seed": 1.5, "sampler": []},
+        {"registration": "affine", "reference": None, "steps": True},
+    ],
+)
+def test_what_cannot_be_used_is_left_out(document):
+    assert Form.from_json(document) == Form()
+
+
+def test_a_newer_modules_form_keeps_what_is_known():
+    row = {"status": "noisy", "volume": "v1", "voxel_size_mm": [1, 2], "coils": "8", "extra": 1, "acceleration": 6}
+    kept = Form.from_json({"rows": {"T1": row, "New": {"status": "available"}}, "preset": "fast"})
+    assert kept.rows["T1"] == Row(volume="v1", acceleration=6) and kept.preset == "fast"
+    kept.sampler = "from_the_future"
+    kept.fit(INFO)
+    assert list(kept.rows) == list(INFO.names) and kept.sampler is None
+
+
+def test_library_is_found():
+    assert Path(sys.modules["Any2allLib.form"].__file__).parent == lib_path.LIBRARY
