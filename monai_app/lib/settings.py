@@ -71,6 +71,14 @@ class ServerSettings:
                 raise Any2allError("unknown setting", key=f"conf.{key}", allowed=sorted(known), code="invalid_setting")
         said = {k: environment[PREFIX + k.upper()] for k in known if environment.get(PREFIX + k.upper())}
         said.update({k: str(v) for k, v in conf.items()})
+        if "*" in said.get("cors_origins", ""):
+            raise Any2allError(
+                "every origin cannot be allowed",
+                key="conf.cors_origins",
+                value="*",
+                allowed="origins such as https://viewer.example",
+                code="invalid_setting",
+            )
         cache = environment.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         return cls(
             work_dir=Path(said.get("work_dir") or os.path.join(cache, "any2all", f"server-{port}")).absolute(),

@@ -1,0 +1,72 @@
+"""What an administrator sets, and what is refused before a port is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from any2all.errors import Any2allError
+from lib.settings import BUNDLE, Limits, ServerSettings
+
+TOKEN = "a-token-of-enough-letters"
+
+
+def read(conf=None, environment=None):
+    return ServerSettings.read(conf or {}, environment or {}, 8000)
+
+
+def refusal(conf=None, environment=None):
+    with pytest.raises(Any2allError) as refused:
+        read(conf, environment)
+    assert refused.value.code == "invalid_setting"
+    return refused.value
+
+
+def test_without_settings_it_is_the_released_prior_loopback_and_a_folder_for_each_port(tmp_path):
+    settings = read(environment={"XDG_CACHE_HOME": str(tmp_path)})
+    assert settings.model_file == BUNDLE / "models" / "model.pt" and settings.model_file.is_file()
+    assert settings.token is None and settings.cors_origins == () and settings.limits == Limits()
+    assert settings.work_dir == tmp_path / "any2all" / "server-8000"
+
+
+def test_conf_wins_over_the_environment():
+    environment = {
+        "ANY2ALL_QUEUE": "3",
+        "ANY2ALL_STEPS": "50",
+        "ANY2ALL_CORS_ORIGINS": "https://a.example, https://b.example/",
+    }
+    settings = read({"queue": "7", "batch_size": 4, "work_dir": "/w"}, environment)
+    assert (settings.limits.queue, settings.limits.steps, settings.batch_size) == (7, 50, 4)
+    assert settings.cors_origins == ("https://a.example", "https://b.example") and settings.work_dir == Path("/w")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "", "٣"])
+def test_a_number_that_is_none_is_refused(value):
+    assert refusal({"queue": value}).key == "conf.queue"
+
+
+def test_an_unknown_setting_is_refused_with_what_there_is():
+    error = refusal({"model_filename": "x"})
+    assert error.key == "conf.model_filename" and "model_file" in error.allowed
+    assert refusal({"token": TOKEN}).key == "conf.token", "a token on the command line could be read by every user"
+    assert refusal({"cors_origins": "*"}).key == "conf.cors_origins"
+
+
+def test_a_token_comes_from_the_environment_or_a_file(tmp_path):
+    file = tmp_path / "token"
+    file.write_text(TOKEN + "\n")
+    assert read(environment={"ANY2ALL_TOKEN": TOKEN}).token == TOKEN
+    assert read(environment={"ANY2ALL_TOKEN_FILE": str(file)}).token == TOKEN
+    assert TOKEN not in repr(read(environment={"ANY2ALL_TOKEN": TOKEN}))
+
+
+@pytest.mark.parametrize("content", ["", "\n", "short", "has blanks in the middle of it", "ünïcödé-is-no-token-either"])
+def test_a_token_that_protects_nothing_is_refused(tmp_path, content):
+    (tmp_path / "token").write_text(content)
+    assert refusal(environment={"ANY2ALL_TOKEN_FILE": str(tmp_path / "token")}).key == "ANY2ALL_TOKEN_FILE"
+    assert refusal(environment={"ANY2ALL_TOKEN": content}).key == "ANY2ALL_TOKEN"
+
+
+def test_two_tokens_and_a_missing_file_are_refused(tmp_path):
+    refusal(environment={"ANY2ALL_TOKEN": TOKEN, "ANY2ALL_TOKEN_FILE": str(tmp_path)})
+    refusal(environment={"ANY2ALL_TOKEN_FILE": str(tmp_path / "none")})
