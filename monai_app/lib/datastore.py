@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -59,7 +60,8 @@ class StudyDatastore(Datastore):
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
         folder = self.studies.results_folder(label_id, label_tag)
-        return {"files": sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())}
+        files = [p for p in folder.rglob("*") if p.is_file() and os.path.realpath(p) == str(p)]  # no links
+        return {"files": sorted(p.relative_to(folder).as_posix() for p in files)}
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         return [name for name in self.list_images() if self._labelled(name, label_tag)]

@@ -15,6 +15,7 @@ from typing import Any
 from any2all.errors import Any2allError
 
 from .jobs import Job, JobBook
+from .replies import bounded
 from .settings import ServerSettings
 
 APP = Path(__file__).resolve().parents[1]
@@ -202,6 +203,8 @@ class Dispatcher:
     # -- what the worker says (its listening thread) ----------------------------------------------------------------
 
     def _heard(self, worker: WorkerProcess, event: dict[str, Any] | None) -> None:
+        if event is not None and event["event"] == "done":
+            event = self._saved(event)
         with self.book.changed:
             if event is None:
                 self._fallen(worker)
@@ -226,19 +229,21 @@ class Dispatcher:
             job.begin_again()
             self.log("out of memory, again with fewer slices", job=job.id, count=event["batch_size"])
         elif kind == "done":
-            self._done(job, event)
+            self.book.end(job, "done", None, event["results"], event["warnings"], event["seconds"])
+            self._job = None
         else:
-            self._end(job, kind, event.get("error"))
+            error = event.get("error")
+            self._end(job, kind, error and bounded(error, job.folder, job.folder.parent, self.settings.work_dir))
 
-    def _done(self, job: Job, event: dict[str, Any]) -> None:
+    def _saved(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Save the results of a job that wants it: without the lock, as the study store may be slow."""
+        job = self._job
         try:
-            if job.save is not None:
+            if job is not None and job.id == event["job"] and job.save is not None:
                 self.save(job)
         except Any2allError as error:
-            self._end(job, "failed", error)
-            return
-        self.book.end(job, "done", None, event["results"], event["warnings"], event["seconds"])
-        self._job = None
+            return {"event": "failed", "job": event["job"], "error": error.as_dict()}
+        return event
 
     def _end(self, job: Job, state: Any, error: Any2allError | dict[str, Any] | None) -> None:
         self.book.end(job, state, error)

@@ -8,14 +8,16 @@ from typing import Any, BinaryIO, TypeVar
 
 from any2all.errors import Any2allError
 from pydantic import BaseModel, ConfigDict, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
-from .intake import study_document
+from .intake import shown, study_document
 from .settings import Limits
 
 T = TypeVar("T", bound="Closed")
 MOST_FIELDS = 8
+FORM_KINDS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 class Closed(BaseModel):
@@ -36,12 +38,13 @@ def only_queries(request: Request, *allowed: str) -> None:
 @asynccontextmanager
 async def form_of(request: Request, limits: Limits) -> AsyncIterator[FormData]:
     """A multipart form: at most so many files and fields, fields not longer than a study; its files close with it."""
-    kind = request.headers.get("content-type", "")
-    if not kind.lower().startswith(("multipart/form-data", "application/x-www-form-urlencoded")):
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    charset = options.get(b"charset", b"utf-8").lower()
+    if kind.decode("latin-1") not in FORM_KINDS or charset not in (b"utf-8", b"utf8"):  # others are not all total
         raise Any2allError(
-            "this route takes a form",
+            "this route takes a form in UTF-8",
             key="Content-Type",
-            value=kind[:80],
+            value=shown(request.headers.get("content-type", "")),
             allowed="multipart/form-data",
             code="unsupported",
         )

@@ -21,6 +21,7 @@ from .logs import events
 from .replies import error_reply, path_template, unforeseen
 from .settings import Limits, ServerSettings
 
+UPLOADS_AT_ONCE = 4  # of the largest size, in all requests together: they wait on the disk until they are answered
 FRAMING_BYTES = 2**20  # boundaries and headers of a multipart body, beside the files
 LINGER_SECONDS = 2.0  # a client that still sends hears the answer only if we go on listening for a while
 LOOPBACK_NAME = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?", re.IGNORECASE)
@@ -47,6 +48,7 @@ class Gate:
         self, app: ASGIApp, settings: ServerSettings, open_paths: tuple[str, ...] = ("/any2all/v1/health",)
     ) -> None:
         self.app, self.settings, self.open_paths = app, settings, open_paths
+        self._held = _Held(UPLOADS_AT_ONCE * (settings.limits.upload_bytes + FRAMING_BYTES))
         self._entrance: ASGIApp = self._inside
         if settings.cors_origins:
             self._entrance = CORSMiddleware(
@@ -63,14 +65,15 @@ class Gate:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
         elif scope["type"] == "http":
-            body = _Body(receive, Headers(scope=scope), self.settings.limits)
+            body = _Body(receive, Headers(scope=scope), self.settings.limits, self._held)
             answer = _Answer(send, body)
             try:
                 self._check_origin(scope)
+                await self._entrance(scope, body, answer)
             except Any2allError as error:
                 await _refuse(error, scope, body, answer)
-            else:
-                await self._entrance(scope, body, answer)
+            finally:
+                body.release()
         else:
             await self.app(scope, receive, send)
 
@@ -117,6 +120,13 @@ class Gate:
             )
 
 
+class _Held:
+    """Bytes of bodies that all requests hold together, and how many they may hold; used on the event loop only."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.now = most, 0
+
+
 class _Body:
     """A request's body under the limits; as an ASGI ``receive`` it ends with a disconnect once a limit is broken.
 
@@ -126,8 +136,8 @@ class _Body:
         answered: the response has begun.
     """
 
-    def __init__(self, receive: Receive, headers: Headers, limits: Limits) -> None:
-        self._receive, self._headers, self._limits = receive, headers, limits
+    def __init__(self, receive: Receive, headers: Headers, limits: Limits, held: _Held) -> None:
+        self._receive, self._headers, self._limits, self._held = receive, headers, limits, held
         self._bytes, self._most = 0, limits.upload_bytes + FRAMING_BYTES
         self._deadline = anyio.current_time() + limits.upload_seconds
         self.unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
@@ -150,9 +160,14 @@ class _Body:
         if not self.unread or self.answered:
             return await self._receive()
         message = await self._next_piece()
-        self._bytes += len(message.get("body", b""))
+        count = len(message.get("body", b""))
+        self._bytes, self._held.now = self._bytes + count, self._held.now + count
         if self._bytes > self._most:
             self.refusal = self._too_large()
+        elif self._held.now > self._held.most:
+            self.refusal = Any2allError(
+                "too much is being uploaded at once", key="upload_bytes", hint="try again later", code="queue_full"
+            )
         self.unread = message["type"] == "http.request" and message.get("more_body", False)
         return message if self.refusal is None else {"type": "http.disconnect"}
 
@@ -168,6 +183,11 @@ class _Body:
             code="timeout",
         )
         return {"type": "http.request", "more_body": True}
+
+    def release(self) -> None:
+        """The request is over, and what it sent is kept elsewhere or gone."""
+        self._held.now -= self._bytes
+        self._bytes = 0
 
     def _too_large(self) -> Any2allError:
         return Any2allError(

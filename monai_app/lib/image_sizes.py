@@ -155,10 +155,11 @@ def _mha_fields(file: StudyFile, lines: list[str]) -> dict[str, str]:
     """Fields by name in lower case; each once, and vectors as long as ``NDims`` says: ITK would read on."""
     fields: dict[str, str] = {}
     for line in filter(None, lines):
-        found = re.fullmatch(r"[ \t]*([^=:\s][^=:]*?)[ \t]*=[ \t]*(.*?)[ \t]*", line)
-        if not found or found[1].lower() in fields:
+        name, equals, value = line.partition("=")  # no pattern: one that backtracks takes seconds for a long line
+        name = name.strip(" \t").lower()
+        if not equals or not name or ":" in name or name != name.strip() or name in fields:
             raise file.refused("a line of the image's header cannot be understood", line[:60])
-        fields[found[1].lower()] = found[2]
+        fields[name] = value.strip(" \t")
     dimension = _whole_numbers(file, "NDims", fields.get("ndims", ""))[0]
     lengths = dict.fromkeys(_MHA_VECTORS, dimension) | dict.fromkeys(_MHA_MATRICES, dimension**2)
     for name, length in lengths.items():

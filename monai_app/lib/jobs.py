@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -202,26 +204,28 @@ class JobBook:
         """Cancel a waiting or running job; forget one that has ended, results and all."""
         with self.changed:
             job = self.get(job_id)
+            was_over = job.is_over
             if job.state == "queued":
                 self.end(job, "cancelled")
             elif job.state == "running":
                 job.wanted = False
                 self.changed.notify_all()
-            else:
-                self.forget(job)
-            return job
+        if was_over:
+            self.forget(job)
+        return job
 
     def forget(self, job: Job) -> None:
-        """Remove a job that has ended, results and all."""
-        with self.changed:
+        """Remove a job that has ended, results and all; a slow disk holds up no poll meanwhile."""
+        with self.changed, suppress(OSError):
             self._jobs.pop(job.id, None)
-            shutil.rmtree(job.home, ignore_errors=True)
+            (job.home / RECORD).unlink()  # first: what has no record is swept away by the next start
+        shutil.rmtree(job.home, ignore_errors=True)
 
     async def over(self, job: Job, gone: Callable[[], Any]) -> Job:
         """Wait without a thread until a job has ended. When the client is ``gone``, the job is cancelled."""
         while not job.is_over:
             if await gone():
-                self.cancel(job.id)
+                await asyncio.to_thread(self.cancel, job.id)
             await asyncio.sleep(0.1)
         return job
 
@@ -243,7 +247,7 @@ class JobBook:
             if not waiting:
                 return None
             waiting[0].state = "running"
-            self._write(waiting[0])
+            self._note(waiting[0])
             return waiting[0]
 
     def end(
@@ -264,7 +268,7 @@ class JobBook:
             job.results, job.warnings, job.seconds = results or [], warnings or [], seconds or {}
             if state == "done":
                 job.step = job.total or job.step
-            self._write(job)
+            self._note(job)
             self._strip(job)
             self.changed.notify_all()
         self.ended(job)
@@ -279,14 +283,14 @@ class JobBook:
         """Forget what has waited too long, and the oldest where too many or too large results wait → how many."""
         with self.changed:
             over = sorted((j for j in self._jobs.values() if j.is_over), key=lambda j: j.ended or 0, reverse=True)
-            count, size = 0, 0
-            for number, job in enumerate(over):
-                size += sum(f.stat().st_size for f in job.output.rglob("*") if f.is_file())
-                old = time.time() - (job.ended or 0) > self.limits.result_seconds
-                if old or number >= self.limits.kept_jobs or size > self.limits.kept_bytes:
-                    self.forget(job)
-                    count += 1
-            return count
+        count, size = 0, 0
+        for number, job in enumerate(over):
+            size += _size(job.output)
+            old = time.time() - (job.ended or 0) > self.limits.result_seconds
+            if old or number >= self.limits.kept_jobs or size > self.limits.kept_bytes:
+                self.forget(job)
+                count += 1
+        return count
 
     # -- on disk ---------------------------------------------------------------------------------------------------
 
@@ -295,6 +299,11 @@ class JobBook:
         partial = record.with_suffix(".partial")
         partial.write_text(json.dumps(plain(job.record()), allow_nan=False), encoding="utf-8")
         partial.replace(record)
+
+    def _note(self, job: Job) -> None:
+        """`_write`; on a full disk the queue goes on, and a later server believes what was written last."""
+        with suppress(OSError):
+            self._write(job)
 
     def _strip(self, job: Job) -> None:
         """Leave the record, and the results of a job that is done."""
@@ -316,6 +325,16 @@ class JobBook:
             elif job.is_over:
                 self._strip(job)
         self.expire()
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files of a folder that may be removed meanwhile."""
+    size = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += os.stat(os.path.join(where, name)).st_size
+    return size
 
 
 def _recalled(home: Path) -> Job | None:

@@ -121,7 +121,11 @@ def without_paths(text: str, *folders: str | Path) -> str:
 
 def error_body(error: Any2allError, *hidden: Path) -> dict[str, Any]:
     """The six fields of contract 3. No value is longer than 80 characters, and no ``hidden`` folder is named."""
-    fields = error.as_dict()
+    return bounded(error.as_dict(), *hidden)
+
+
+def bounded(fields: dict[str, Any], *hidden: Path) -> dict[str, Any]:
+    """The fields of an error, cut to their lengths and without the ``hidden`` folders."""
     most = {"value": LONGEST_VALUE, "key": LONGEST_KEY}
     return {name: _short(value, most.get(name, LONGEST_TEXT), hidden) for name, value in fields.items()}
 

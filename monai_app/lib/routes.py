@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -55,11 +56,11 @@ def router(service: Service) -> APIRouter:
     @routes.post("/jobs", status_code=202, summary="Fill a study: fields study and files, or subject (and save)")
     async def submit(request: Request) -> Json:
         only_queries(request)
-        service.book.check_room()
+        await run_in_threadpool(service.book.check_room)
         async with form_of(request, limits) as form:
             texts = fields_of(form, ("study", "subject", "save"), ("files",))
             job = await run_in_threadpool(submitted, service, texts, files_of(form, "files"))
-        told = service.book.status(job)
+        told = await run_in_threadpool(service.book.status, job)
         return Json({"job_id": job.id, "position": told["position"]}, 202)
 
     @routes.get("/jobs/{job_id}", summary="State, stage, step of total, remaining time, results")
@@ -106,10 +107,19 @@ def subject_of(service: Service, name: str) -> dict[str, object]:
     }
 
 
+def opened(file: Path, gone: Any2allError) -> BinaryIO:
+    """A file to send. Raises ``gone`` where it was removed after it had been found, or may not be read."""
+    try:
+        return file.open("rb")
+    except (FileNotFoundError, PermissionError):
+        raise gone from None
+
+
 def sent(name: str, stream: BinaryIO) -> StreamingResponse:
     """An opened file as an attachment; it may be removed while it is sent."""
     size = os.fstat(stream.fileno()).st_size
-    headers = {"Content-Disposition": f'attachment; filename="{Path(name).name}"', "Content-Length": str(size)}
+    plain = re.sub(r"[^A-Za-z0-9._+ -]", "_", Path(name).name)  # a file of the study store may be called anything
+    headers = {"Content-Disposition": f'attachment; filename="{plain}"', "Content-Length": str(size)}
     kind = TYPES.get(Path(name).suffix, "application/octet-stream")
     return StreamingResponse(pieces(stream), media_type=kind, headers=headers)
 

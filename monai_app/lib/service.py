@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,7 +27,7 @@ from .jobs import Job, JobBook
 from .lock import take_folder
 from .logs import events
 from .metrics import Metrics
-from .sessions import Session, Sessions
+from .sessions import Session, Sessions, unknown
 from .settings import ServerSettings
 
 PROTOCOL = 1
@@ -139,13 +140,19 @@ class Service:
         """A job on a session's files, which it holds on to when the session ends first."""
         self.book.check_room()
         home = self.book.new_home()
-        for file in session.files:
-            os.link(file, home / "study" / file.name)
-        return self._whole_or_gone(home, lambda: self._queued(home, document, home / "study", None, None))
+        return self._whole_or_gone(home, lambda: self._linked(home, document, session))
 
     def _stored(self, home: Path, document: dict[str, Any], files: Files) -> Job:
         stored = store_files(files, home / "study", self.settings.limits)
         check_used(document, [path.name for path in stored])
+        return self._queued(home, document, home / "study", None, None)
+
+    def _linked(self, home: Path, document: dict[str, Any], session: Session) -> Job:
+        try:
+            for file in session.files:
+                os.link(file, home / "study" / file.name)
+        except FileNotFoundError:  # another client has just deleted the session
+            raise unknown(session.id) from None
         return self._queued(home, document, home / "study", None, None)
 
     def _queued(self, home: Path, document: dict[str, Any], folder: Path, subject: str | None, save: str | None) -> Job:
@@ -188,19 +195,27 @@ class Service:
     def _save(self, job: Job) -> None:
         """Copy a job's results beside its subject, whole or not at all."""
         target = self.studies.results_folder(job.subject, job.save)
-        partial = target.with_name(f".{target.name}.{job.id[:8]}.partial")
+        partial = _partial(target, job)
         try:
             shutil.copytree(job.output, partial)
             partial.rename(target)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise Any2allError(
-                f"the results could not be saved in the study store ({error.strerror})",
+                f"the results could not be saved in the study store ({error.strerror or type(error).__name__})",
                 key="save",
                 value=job.save,
                 code="storage",
             ) from None
 
     def _ended(self, job: Job) -> None:
+        if job.save is not None:  # a server that was killed while it saved left a part
+            with suppress(Any2allError):
+                shutil.rmtree(_partial(self.studies.results_folder(job.subject, job.save), job), ignore_errors=True)
         self.metrics.ended(job)
         log.info("job ended", job=job.id, state=job.state, code=(job.error or {}).get("code"), seconds=job.spent())
+
+
+def _partial(target: Path, job: Job) -> Path:
+    """Where results are collected before they appear under their name."""
+    return target.with_name(f".{target.name}.{job.id[:8]}.partial")

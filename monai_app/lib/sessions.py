@@ -21,17 +21,22 @@ MOST_SESSIONS = 64
 
 @dataclass
 class Session:
-    """Uploaded files. ``folder`` is ours and is never told to a client."""
+    """Uploaded files of ``size`` bytes. ``folder`` is ours and is never told to a client."""
 
     id: str
     folder: Path
     expiry: int
+    size: int
     created: float = field(default_factory=time.time)
     used: float = field(default_factory=time.time)
 
     @property
     def files(self) -> list[Path]:
-        return sorted(self.folder.iterdir())
+        """Its files, by name. Raises Any2allError where another client has just deleted it."""
+        try:
+            return sorted(self.folder.iterdir())
+        except FileNotFoundError:
+            raise unknown(self.id) from None
 
     def told(self) -> dict[str, Any]:
         """What a client may know, in the words of MONAI Label's reply."""
@@ -72,9 +77,10 @@ class Sessions:
             else:
                 store_files(files, folder, self.limits)
             most = self.limits.result_seconds
-            session = Session(folder.name, folder, min(expiry, most) if expiry > 0 else most)
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            session = Session(folder.name, folder, min(expiry, most) if expiry > 0 else most, size)
             with self._lock:
-                self._check_room()
+                self._check_room(size)
                 self._sessions[session.id] = session
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -86,13 +92,7 @@ class Sessions:
         with self._lock:
             session = self._sessions.get(session_id)
             if session is None or time.time() - session.used > session.expiry:
-                raise Any2allError(
-                    "there is no such session",
-                    key="session_id",
-                    value=session_id[:64],
-                    hint="it may have expired: upload again",
-                    code="unknown_session",
-                )
+                raise unknown(session_id)
             session.used = time.time()
             return session
 
@@ -125,9 +125,20 @@ class Sessions:
         finally:
             shutil.rmtree(packed, ignore_errors=True)
 
-    def _check_room(self) -> None:
-        held = sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
-        if len(self._sessions) >= MOST_SESSIONS or held > self.limits.kept_bytes:
+    def _check_room(self, size: int) -> None:
+        held = sum(session.size for session in self._sessions.values())
+        if len(self._sessions) >= MOST_SESSIONS or held + size > self.limits.kept_bytes:
             raise Any2allError(
                 "too many sessions are open", key="session", hint="delete one, or try again later", code="queue_full"
             )
+
+
+def unknown(session_id: str) -> Any2allError:
+    """An error to raise: a session that never was, has expired or was deleted."""
+    return Any2allError(
+        "there is no such session",
+        key="session_id",
+        value=session_id[:64],
+        hint="it may have expired: upload again",
+        code="unknown_session",
+    )

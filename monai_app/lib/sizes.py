@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from any2all.errors import Any2allError
 from any2all.study.presets import preset_settings
 from any2all.study.spec import StudySpec
@@ -33,6 +36,18 @@ def check_study(spec: StudySpec, limits: Limits) -> None:
             path = getattr(modality, which)
             if path is not None:
                 room -= unpacked_bytes(StudyFile(path, f"modalities.{name}.{which}", limits, room))
+
+
+def check_files(paths: Sequence[Path], limits: Limits) -> None:
+    """Hold the files of a session against the limits before anything reads in them what they are.
+
+    Raises:
+        Any2allError: as `check_study`, naming ``files``.
+    """
+    room = limits.unpacked_bytes
+    for path in paths:
+        which = "kspace" if path.name.lower().endswith(tuple(_ARRAYS)) else "file"
+        room -= unpacked_bytes(StudyFile(path, f"files.{which}", limits, room))
 
 
 def _check_sampler(spec: StudySpec, limits: Limits) -> None:

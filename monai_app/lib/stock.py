@@ -26,9 +26,10 @@ from .forms import Closed, fields_of, files_of, form_of, only_queries, parsed
 from .jobs import Job
 from .logs import recent
 from .replies import Json
-from .routes import sent
+from .routes import opened, sent
 from .service import Service
-from .sessions import Session
+from .sessions import Session, unknown
+from .sizes import check_files
 from .training import Trainings, TrainParams
 
 MODEL = "any2all"
@@ -95,14 +96,14 @@ def _inference(routes: APIRouter, service: Service) -> None:
             )
         async with form_of(request, limits) as form:
             texts = fields_of(form, ("params",), ("file",))
-            params = parsed(InferParams, texts.get("params", "{}"), "params", limits)
+            params = await run_in_threadpool(parsed, InferParams, texts.get("params", "{}"), "params", limits)
             files = files_of(form, "file")
             job = await run_in_threadpool(_submitted, service, image, session_id, files, params)
         await service.book.over(job, request.is_disconnected)
         try:
             return await run_in_threadpool(_reply, service, job, output)
         finally:  # the reply holds everything; of a failed job, or one whose client has left, nothing is wanted
-            service.book.forget(job)
+            await run_in_threadpool(service.book.forget, job)
 
 
 def _submitted(service: Service, image: str, session_id: str, files: list, params: InferParams) -> Job:
@@ -134,6 +135,7 @@ def _document(service: Service, session: Session, params: InferParams) -> dict[s
     """The study of a session: what ``params`` says, else its files are told apart by their names."""
     if params.modalities is not None:
         return {"subject": "session", **params.changes()}
+    check_files(session.files, service.settings.limits)  # the headers are about to be read
     return {**folder_document(session.folder, service.stack, "session"), **params.changes()}
 
 
@@ -151,10 +153,9 @@ def _reply(service: Service, job: Job, output: str) -> Response:
         )
     told = service.book.status(job)
     params = {"job_id": job.id, "results": told["results"], "warnings": told["warnings"], "seconds": told["seconds"]}
-    means = [r["name"] for r in job.results if r["role"] == "mean"]
-    name, content = (means[0], (job.output / means[0]).read_bytes()) if len(means) == 1 else ("any2all.zip", _zip(job))
     if output == "json":
         return Json(params)
+    name, content = _content(job)
     if output == "image":
         return Response(
             content,
@@ -166,6 +167,15 @@ def _reply(service: Service, job: Job, output: str) -> Response:
         {"params": (None, json.dumps(params), "application/json"), "image": (name, content, kind)}
     )
     return Response(message.to_string(), media_type=message.content_type)
+
+
+def _content(job: Job) -> tuple[str, bytes]:
+    """Name and bytes of a reply's file. Raises Any2allError where another client has just deleted the job."""
+    means = [r["name"] for r in job.results if r["role"] == "mean"]
+    try:
+        return (means[0], (job.output / means[0]).read_bytes()) if len(means) == 1 else ("any2all.zip", _zip(job))
+    except FileNotFoundError:
+        raise Any2allError("the results were deleted", key="job_id", value=job.id, code="conflict") from None
 
 
 def _zip(job: Job) -> bytes:
@@ -198,7 +208,8 @@ def _sessions(routes: APIRouter, service: Service) -> None:
             raise Any2allError(
                 "this session holds several files", key="image", allowed=("false",), code="invalid_request"
             )
-        return sent(session.files[0].name, session.files[0].open("rb"))
+        file = session.files[0]
+        return sent(file.name, opened(file, unknown(session_id)))
 
     @routes.delete("/session/{session_id}", summary="Forget a session and its files")
     def remove(request: Request, session_id: str) -> Json:
@@ -221,7 +232,8 @@ def _datastore(routes: APIRouter, service: Service) -> None:
     def image(request: Request, image: str) -> Response:
         only_queries(request, "image")
         file = service.studies.image(*_two(image))
-        return sent(file.name, file.open("rb"))
+        gone = Any2allError("there is no such image", key="image", value=image[:80], code="not_found")
+        return sent(file.name, opened(file, gone))
 
     @routes.get("/datastore/image/info", summary="A subject's modalities")
     def image_info(request: Request, image: str) -> Json:
@@ -234,9 +246,10 @@ def _datastore(routes: APIRouter, service: Service) -> None:
         only_queries(request, "label", "tag")
         name, file = _two(tag)
         known = store.get_label_info(label, name)["files"]
+        gone = Any2allError("there is no such result", key="tag", value=tag[:80], allowed=known, code="not_found")
         if file not in known:
-            raise Any2allError("there is no such result", key="tag", value=tag[:80], allowed=known, code="not_found")
-        return sent(file, (service.studies.results_folder(label, name) / file).open("rb"))
+            raise gone
+        return sent(file, opened(service.studies.results_folder(label, name) / file, gone))
 
     @routes.get("/datastore/label/info", summary="The files of one set of results")
     def label_info(request: Request, label: str, tag: str) -> Json:
@@ -306,4 +319,4 @@ async def _body(request: Request, model: type, service: Service) -> Any:
             raise Any2allError(
                 "the request's body is too long", key="body", allowed=f"{limits.study_bytes} bytes", code="too_large"
             )
-    return parsed(model, body, "body", limits)
+    return await run_in_threadpool(parsed, model, body, "body", limits)

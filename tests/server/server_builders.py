@@ -57,6 +57,7 @@ class Server:
         conf: ``--conf`` pairs.
         environment: further variables.
         arguments: further arguments of ``start_server``.
+        app, stock: another app, with MONAI Label's own routes (for comparison).
     """
 
     def __init__(
@@ -66,10 +67,14 @@ class Server:
         conf: dict[str, Any] | None = None,
         environment: dict[str, str] | None = None,
         arguments: tuple[str, ...] = (),
+        app: Path = REPOSITORY / "monai_app",
+        stock: bool = False,
     ) -> None:
         self.folder, self.studies, self.work = folder, folder / "studies", folder / "work"
         self.studies.mkdir(parents=True, exist_ok=True)
-        self.conf = {"work_dir": self.work, "model_file": model_file, "device": "cpu", **(conf or {})}
+        self.app, self.stock = app, stock
+        ours = {} if stock else {"work_dir": self.work, "model_file": model_file, "device": "cpu"}
+        self.conf = {**ours, **(conf or {})}
         self.environment, self.arguments = environment or {}, arguments
         self.port = free_port()
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60, trust_env=False)
@@ -83,7 +88,7 @@ class Server:
 
     def launch(self) -> None:
         pairs = [part for key, value in self.conf.items() for part in ("--conf", key, str(value))]
-        command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(REPOSITORY / "monai_app")]
+        command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(self.app)]
         command += ["--studies", str(self.studies), "--port", str(self.port), *pairs, *self.arguments]
         self.process = subprocess.Popen(
             command,
@@ -98,6 +103,8 @@ class Server:
 
     def health(self) -> str | None:
         try:
+            if self.stock:
+                return "ok" if self.http.get("/info/").status_code == 200 else None
             return self.http.get("/any2all/v1/health").json()["state"]
         except (httpx.TransportError, ValueError):
             return None

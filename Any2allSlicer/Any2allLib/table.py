@@ -1,0 +1,63 @@
+"""The table "what there is": one `row.ModalityRow` for each modality of the server's stack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import qt
+import slicer
+
+from .form import Form
+from .protocol import ServerInfo
+from .row import ModalityRow
+
+
+class ModalityTable:
+    """Lines in ``host``'s grid.
+
+    Args:
+        host: an empty widget with a grid layout.
+        scene: whose volumes can be chosen.
+        changed: called with a modality's name after every change by the user.
+    """
+
+    def __init__(self, host: qt.QWidget, scene: slicer.vtkMRMLScene, changed: Callable[[str], None]) -> None:
+        self._host, self._scene, self._changed = host, scene, changed
+        self._stack: tuple = ()
+        self.rows: dict[str, ModalityRow] = {}
+        host.layout().setColumnStretch(2, 1)
+
+    def build(self, info: ServerInfo) -> bool:
+        """Make the lines for a server's stack → whether they are new."""
+        if info.stack == self._stack:
+            return False
+        self.clear()
+        self._stack = info.stack
+        grid, raw = self._host.layout(), info.accepts.get("raw", ())
+        for line, modality in enumerate(info.stack):
+            row = self.rows[modality.name] = ModalityRow(modality, self._scene, raw, self._changed)
+            row.place(grid, 2 * line)
+        return True
+
+    def show(self, form: Form) -> None:
+        """Bring every line up to the form."""
+        for name, line in self.rows.items():
+            line.show(form.rows[name])
+
+    def clear(self) -> None:
+        """Take all lines away."""
+        for line in self.rows.values():
+            for widget in (line.label, line.ticks, line.selector, line.raw):
+                widget.hide()
+                widget.deleteLater()
+        self.rows, self._stack = {}, ()
+
+    def chain(self, before: qt.QWidget, after: qt.QWidget) -> None:
+        """Put the lines between these two in the order of the Tab key."""
+        chain_tabs([before, *(widget for line in self.rows.values() for widget in line.widgets()), after])
+
+
+def chain_tabs(widgets: Sequence[qt.QWidget]) -> None:
+    """The Tab key goes through these widgets in turn."""
+    for first, second in zip(widgets, widgets[1:]):
+        qt.QWidget.setTabOrder(first, second)

@@ -1,0 +1,52 @@
+"""``/train``: the bundle's own preparation and training on a study store, started, watched and stopped."""
+
+from __future__ import annotations
+
+import shutil
+
+import psutil
+import pytest
+from any2all.errors import Any2allError
+from lib.training import Trainings, TrainParams
+from server_builders import wait_until
+
+
+@pytest.fixture
+def studies(small_cohort, tmp_path):
+    folder = tmp_path / "studies"
+    for subject in ("p1", "p2", "p3"):
+        shutil.copytree(small_cohort.parent / subject, folder / subject)
+    return folder
+
+
+def test_a_study_store_is_prepared_and_trained_on_until_it_is_stopped(studies, tmp_path):
+    trainings = Trainings(studies, tmp_path / "training")
+    with pytest.raises(Any2allError) as none:
+        trainings.status()
+    assert none.value.code == "not_found"
+    told = trainings.start(TrainParams(minutes=5, workers=0))
+    assert told["status"] == "RUNNING"
+    with pytest.raises(Any2allError) as busy:
+        trainings.start(TrainParams())
+    assert busy.value.code == "conflict"
+    folder = tmp_path / "training" / "prior"
+    wait_until(lambda: list(folder.glob("events.out.*")) or not trainings.status()["status"] == "RUNNING", 120)
+    process = psutil.Process(trainings._all[-1]._process.pid)
+    assert (folder / "cohort" / "datalist.json").is_file()
+    trainings.stop()
+    told = wait_until(lambda: (s := trainings.status())["status"] != "RUNNING" and s)
+    assert told["status"] == "CANCELED", told["details"]
+    assert not process.is_running()
+    assert str(tmp_path) not in "\n".join(told["details"]), "no path of this machine is told"
+    assert sorted(p.name for p in studies.iterdir()) == ["p1", "p2", "p3"], "the study store is only read"
+    with pytest.raises(Any2allError):
+        trainings.status(running=True)
+
+
+def test_a_store_that_cannot_be_trained_on_ends_with_the_reason(tmp_path):
+    (tmp_path / "studies" / "p1").mkdir(parents=True)
+    (tmp_path / "studies" / "p1" / "T1.nii.gz").write_bytes(b"no image")
+    trainings = Trainings(tmp_path / "studies", tmp_path / "training")
+    trainings.start(TrainParams(minutes=1, workers=0))
+    told = wait_until(lambda: (s := trainings.status())["status"] != "RUNNING" and s)
+    assert told["status"] == "ERROR" and any("error" in line for line in told["details"]), told["details"]
