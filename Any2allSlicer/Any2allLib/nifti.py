@@ -54,7 +54,7 @@ def written(path: Path, array: np.ndarray, affine: np.ndarray) -> Iterator[float
         whole = True
     finally:
         if not whole:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def header(shape: tuple[int, ...], kind: np.dtype, affine: np.ndarray) -> bytes:
@@ -127,7 +127,8 @@ def _parse(head: bytes, name: str) -> tuple[tuple[int, ...], np.dtype, int, floa
         raise ValueError(f"the file '{name}' is no NIfTI-1 volume")
     count, *sizes = struct.unpack_from(f"{order}8h", head, 40)
     shape = tuple(sizes[:3])
-    if count < 3 or any(n != 1 for n in sizes[3:count]) or min(shape) < 1 or int(np.prod(shape, dtype=float)) > MOST_VOXELS:
+    one = 3 <= count <= 7 and all(n == 1 for n in sizes[3:count])
+    if not one or min(shape) < 1 or np.prod(shape, dtype=float) > MOST_VOXELS:
         raise ValueError(f"the file '{name}' is not a single volume")
     code = struct.unpack_from(f"{order}h", head, 70)[0]
     offset, slope, intercept = struct.unpack_from(f"{order}3f", head, 108)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ class Upload(Protocol):
 
     def slices_of(self, node: slicer.vtkMRMLVolumeNode, slice_mm: float) -> int: ...
 
-    def write_volume(self, node: slicer.vtkMRMLVolumeNode, path: Path) -> None: ...
+    def write_pieces(self, node: slicer.vtkMRMLVolumeNode, path: Path) -> Iterator[float]: ...
 
 
 class MadeImage(Protocol):

@@ -14,9 +14,9 @@ import slicer.util
 from . import nifti
 from .assign import VolumeInfo
 from .form import VolumeFacts
-from .world import is_placed_linearly, own_affine, shape_of, shear, world_affine
+from .nodes import is_placed_linearly, nodes_by_class, own_affine, shape_of, shear, world_affine
+from .outputs import ROLE
 
-ROLE = "Any2all.Role"  # attribute of every volume that this module has made
 MOST_SHEAR = 0.02  # cosine between two axes of the grid
 DICOM_TAGS = {
     "Modality": "0008,0060",
@@ -35,7 +35,7 @@ def scene_volumes(scene: slicer.vtkMRMLScene) -> list[VolumeInfo]:
     """The scalar volumes that a person can see, with an image, in the scene's order."""
     return [
         VolumeInfo(node.GetID(), node.GetName() or "", _dicom_tags(node), node.GetAttribute(ROLE) is not None)
-        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", scene)
+        for node in nodes_by_class(scene, "vtkMRMLScalarVolumeNode")
         if node.GetClassName() == "vtkMRMLScalarVolumeNode"  # label maps and vector volumes are kinds of it
         and not node.GetHideFromEditors()
         and _components(node) == 1
@@ -75,10 +75,10 @@ def write_volume(node: slicer.vtkMRMLScalarVolumeNode, path: Path | str) -> None
 def write_pieces(node: slicer.vtkMRMLScalarVolumeNode, path: Path | str) -> Iterator[float]:
     """As `write_volume`, a slice at a time, so that a GUI can live in between; yields the fraction that is done.
 
-    What it raises comes before the first slice. Closed early, it leaves no file.
+    What it raises comes at once. Closed early, it leaves no file.
     """
     array, affine = _checked(node)
-    yield from nifti.written(Path(path), array, affine)
+    return nifti.written(Path(path), array, affine)
 
 
 def _checked(node: slicer.vtkMRMLScalarVolumeNode) -> tuple[np.ndarray, np.ndarray]:

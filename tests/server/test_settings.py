@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,17 @@ def test_a_token_that_protects_nothing_is_refused(tmp_path, content):
 def test_two_tokens_and_a_missing_file_are_refused(tmp_path):
     refusal(environment={"ANY2ALL_TOKEN": TOKEN, "ANY2ALL_TOKEN_FILE": str(tmp_path)})
     refusal(environment={"ANY2ALL_TOKEN_FILE": str(tmp_path / "none")})
+
+
+def test_the_documentation_names_every_setting():
+    text = (BUNDLE.parent / "monai_app" / "README.md").read_text()
+    known = {f.name for f in fields(Limits)} | {"work_dir", "model_file", "device", "batch_size", "cors_origins"}
+    assert {name for name in known if f"`{name}`" not in text} == set()
+
+
+def test_the_deployment_templates_name_settings_that_exist():
+    folder = BUNDLE.parent / "monai_app" / "deploy"
+    text = "".join(file.read_text() for file in folder.iterdir())
+    known = {f.name for f in fields(Limits)} | {"work_dir", "model_file", "device", "batch_size", "token", "token_file"}
+    named = set(re.findall(r"ANY2ALL_([A-Z_]+)\b", text))
+    assert named and {name for name in named if name.lower() not in known} == set()

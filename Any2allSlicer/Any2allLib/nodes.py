@@ -1,10 +1,18 @@
-"""Where a volume of the scene lies in the patient, parent transforms included."""
+"""Nodes of the scene: which there are, and where a volume lies in the patient, parent transforms included."""
 
 from __future__ import annotations
 
 import numpy as np
 import slicer
 import vtk
+
+
+def nodes_by_class(scene: slicer.vtkMRMLScene, name: str) -> list[slicer.vtkMRMLNode]:
+    """All nodes of a class and of what derives from it, in the scene's order.
+
+    `slicer.util.getNodesByClass` takes a scene, and looks into the application's.
+    """
+    return [scene.GetNthNodeByClass(index, name) for index in range(scene.GetNumberOfNodesByClass(name))]
 
 
 def to_array(matrix: vtk.vtkMatrix4x4) -> np.ndarray:
@@ -31,9 +39,7 @@ def world_affine(node: slicer.vtkMRMLVolumeNode) -> np.ndarray:
     Raises ValueError, in words, where one of them is not linear.
     """
     if not is_placed_linearly(node):
-        raise ValueError(
-            f"The volume '{node.GetName()}' is moved by a transform that bends it. Harden the transform, or take it off."
-        )
+        raise ValueError(f"The volume '{node.GetName()}' is bent by a transform. Harden the transform, or take it off.")
     parent = node.GetParentTransformNode()
     if parent is None:
         return own_affine(node)

@@ -1,0 +1,272 @@
+"""A job's files become volumes of the scene: all of them, or none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util import numpy_support
+
+from . import display, nifti, outputs
+from .nodes import corners, nodes_by_class, shape_of, world_affine
+from .outputs import CREATED, Output, find_outputs, output_of
+from .protocol import ModalityInfo, ResultInfo
+
+__all__ = ["Output", "RunFacts", "find_outputs", "show_results"]
+
+SAME_MM = 1e-3  # corners of a result and of the reference volume
+DICOM_KINDS = {"MR": "MR", "CT": "CT", "PET": "PT"}
+DESCRIPTION = "DICOM.SeriesDescription"
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """How the outputs came about. ``inputs``: modality → name of the volume or file that was given."""
+
+    sampler: str
+    steps: int
+    samples: int
+    seed: int
+    preset: str
+    prior_sha256: str
+    prior_version: str
+    server: str
+    inputs: Mapping[str, str]
+    software: str
+
+    def attributes(self) -> dict[str, str]:
+        """Node attributes, by which an image can be made again."""
+        return {
+            "Any2all.Sampler": self.sampler,
+            "Any2all.Steps": str(self.steps),
+            "Any2all.Samples": str(self.samples),
+            "Any2all.Seed": str(self.seed),
+            "Any2all.Preset": self.preset,
+            "Any2all.PriorSHA256": self.prior_sha256,
+            "Any2all.PriorVersion": self.prior_version,
+            "Any2all.Server": self.server,
+            "Any2all.Inputs": json.dumps(dict(self.inputs), ensure_ascii=False, sort_keys=True),
+            "Any2all.Software": self.software,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One volume to be made. ``role``: synthetic, reconstructed, std or sample; ``origin``: one of the first two.
+
+    ``number`` counts the samples of a modality from 1.
+    """
+
+    modality: ModalityInfo
+    role: str
+    origin: str
+    number: int
+    file: Path
+
+    @property
+    def name(self) -> str:
+        """What the volume is called, so that nobody takes it for an acquired one."""
+        kinds = {"synthetic": "synthesised", "std": "uncertainty (std)", "sample": f"sample {self.number}"}
+        return f"{self.modality.name} · {kinds.get(self.role, self.role)} · Any2all"
+
+    @property
+    def description(self) -> str:
+        """DICOM's Series Description: at most 64 plain characters."""
+        kind = {"std": " std", "sample": f" sample {self.number}"}.get(self.role, "")
+        text = f"{CREATED[self.origin]} Any2all {self.modality.name}{kind}"
+        return text.encode("ascii", "replace").decode()[:64]
+
+    def attributes(self) -> dict[str, str]:
+        return {
+            outputs.ROLE: self.role,
+            outputs.MODALITY: self.modality.name,
+            outputs.UNITS: self.modality.units,
+            outputs.CAPTION: self.modality.caption,
+            DESCRIPTION: self.description,
+            "DICOM.Modality": DICOM_KINDS.get(self.modality.kind, "OT"),
+        }
+
+
+def show_results(
+    scene: slicer.vtkMRMLScene,
+    folder: Path | str,
+    results: Sequence[ResultInfo],
+    stack: Sequence[ModalityInfo],
+    facts: RunFacts,
+    reference_node: slicer.vtkMRMLScalarVolumeNode | None,
+    undersampled: Collection[str],
+) -> list[Output]:
+    """Make the nodes of a finished job, in a folder of their own, each with its display and its origin.
+
+    Args:
+        folder: where the job's files are.
+        results: of the job.
+        reference_node: the volume on whose grid the results lie; None where that is a raw file's, which no node shows:
+            then the results have to agree with each other.
+        undersampled: modalities of which data was measured: their outputs are reconstructed, not synthesised.
+
+    Raises:
+        ValueError: in words; a file is missing, broken, off the reference's grid, or holds voxels that are no numbers.
+            The scene is as it was then.
+    """
+    plans = planned(Path(folder), results, stack, undersampled)
+    grid = None
+    if reference_node is not None:
+        grid = (world_affine(reference_node), shape_of(reference_node), f"the volume '{reference_node.GetName()}'")
+    volumes = []
+    for plan in plans:  # every file is good before the first node is made
+        array, affine = nifti.read(plan.file)
+        _check(plan, array, affine, grid)
+        grid = grid or (affine, array.shape[::-1], f"the result '{plan.name}'")
+        volumes.append((array, affine))
+    return _added(scene, plans, volumes, facts)
+
+
+def planned(
+    folder: Path, results: Sequence[ResultInfo], stack: Sequence[ModalityInfo], undersampled: Collection[str]
+) -> list[Plan]:
+    """What is to be made, in stack order: of each modality the mean, the std, the samples. Raises ValueError."""
+    plans = []
+    for modality in stack:
+        origin = "reconstructed" if modality.name in undersampled else "synthetic"
+        for kind in ("mean", "std", "sample"):
+            named = [item.name for item in results if (item.modality, item.role) == (modality.name, kind)]
+            if len(named) > 1 and kind != "sample":
+                raise ValueError(f"The server sent {len(named)} volumes as the {kind} of {modality.name}.")
+            role = origin if kind == "mean" else kind
+            plans += [Plan(modality, role, origin, n, _file(folder, name)) for n, name in enumerate(named, 1)]
+    shown = {plan.modality.name for plan in plans if plan.role == plan.origin}
+    without = sorted({item.modality for item in results} - shown)
+    if without:
+        raise ValueError(f"The server sent no image of {', '.join(without)}.")
+    if not plans:
+        raise ValueError("The server sent no volume.")
+    return plans
+
+
+def _file(folder: Path, name: str) -> Path:
+    """Where the client has put a result: a folder in its name has become part of the file's name."""
+    flat = folder / name.replace("/", "_")
+    return flat if flat.exists() else folder / name
+
+
+Grid = tuple  # (world affine (4, 4), shape (I, J, K), in words whose)
+
+
+def _check(plan: Plan, array: np.ndarray, affine: np.ndarray, grid: Grid | None) -> None:
+    if not np.isfinite(array).all():
+        raise ValueError(f"The result '{plan.name}' holds voxels that are no numbers.")
+    if plan.role == "std" and array.min() < 0:
+        raise ValueError(f"The result '{plan.name}' holds uncertainties below zero.")
+    if grid is None:
+        return
+    wanted, shape, whose = grid
+    if array.shape[::-1] != tuple(shape):
+        sizes = " instead of ".join(" × ".join(str(n) for n in s) for s in (array.shape[::-1], shape))
+        raise ValueError(f"The result '{plan.name}' does not lie on the grid of {whose}: it has {sizes} voxels.")
+    off = np.linalg.norm(corners(affine, shape) - corners(wanted, shape), axis=1).max()
+    if off > SAME_MM:
+        raise ValueError(
+            f"The result '{plan.name}' does not lie on the grid of {whose}: it is {off:.3g} mm off. "
+            "Was the volume moved while the server was computing?"
+        )
+
+
+def _added(
+    scene: slicer.vtkMRMLScene,
+    plans: Sequence[Plan],
+    volumes: Sequence[tuple[np.ndarray, np.ndarray]],
+    facts: RunFacts,
+) -> list[Output]:
+    """The nodes in their folder; taken out again when anything fails on the way."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    names = unique_names([plan.name for plan in plans], _names(scene))
+    made, folder = [], None
+    try:
+        folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), f"Any2all {datetime.now():%Y-%m-%d %H:%M:%S}")
+        for plan, name, (array, affine) in zip(plans, names, volumes):
+            node = _node(name, array, affine, {**facts.attributes(), **plan.attributes()})
+            made.append(scene.AddNode(node))
+            _into_folder(hierarchy, folder, node, plan)
+            _show(node, plan, array)
+        return [output_of(mean) for mean in _linked(plans, made)]
+    except BaseException:
+        for node in made:
+            scene.RemoveNode(node)
+        if folder is not None:
+            hierarchy.RemoveItem(folder)
+        raise
+
+
+def _node(
+    name: str, array: np.ndarray, affine: np.ndarray, attributes: Mapping[str, str]
+) -> slicer.vtkMRMLScalarVolumeNode:
+    """A volume that belongs to no scene and to no file yet: saving the scene writes it anew."""
+    image, matrix = vtk.vtkImageData(), vtk.vtkMatrix4x4()
+    image.SetDimensions(*array.shape[::-1])
+    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True))
+    matrix.DeepCopy([float(value) for value in affine.ravel()])
+    node = slicer.vtkMRMLScalarVolumeNode()
+    node.SetName(name)
+    for key, value in attributes.items():  # before the scene hears of it, so that nobody takes it for an input
+        node.SetAttribute(key, value)
+    node.SetIJKToRASMatrix(matrix)
+    node.SetAndObserveImageData(image)
+    return node
+
+
+def _into_folder(
+    hierarchy: slicer.vtkMRMLSubjectHierarchyNode, folder: int, node: slicer.vtkMRMLScalarVolumeNode, plan: Plan
+) -> None:
+    """Slicer's DICOM export takes a series' tags from its item (qSlicerDICOMTagEditorWidget.cxx)."""
+    item = hierarchy.GetItemByDataNode(node)
+    if item == hierarchy.GetInvalidItemID():
+        item = hierarchy.CreateItem(folder, node)
+    hierarchy.SetItemParent(item, folder)
+    for key, value in plan.attributes().items():
+        if key.startswith("DICOM."):
+            hierarchy.SetItemAttribute(item, key, value)
+
+
+def _show(node: slicer.vtkMRMLScalarVolumeNode, plan: Plan, array: np.ndarray) -> None:
+    modality = plan.modality
+    if plan.role == "std":
+        low, high = display.std_range(array)
+        display.show_std(node, f"{modality.name} std ({modality.units})", low, high, float(array.max()))
+    else:
+        display.show_image(node, *display.window(modality, plan.origin, array), modality.display.colormap)
+
+
+def _linked(
+    plans: Sequence[Plan], nodes: Sequence[slicer.vtkMRMLScalarVolumeNode]
+) -> Iterator[slicer.vtkMRMLScalarVolumeNode]:
+    """The means, once each refers to its std and samples."""
+    means = {plan.modality.name: node for plan, node in zip(plans, nodes) if plan.role == plan.origin}
+    for plan, node in zip(plans, nodes):
+        if plan.role == "std":
+            means[plan.modality.name].SetNodeReferenceID(outputs.STD, node.GetID())
+        elif plan.role == "sample":
+            means[plan.modality.name].AddNodeReferenceID(outputs.SAMPLE, node.GetID())
+    return iter(means.values())
+
+
+def unique_names(names: Sequence[str], taken: Collection[str]) -> list[str]:
+    """Each name, with " (2)", " (3)" … behind all of them where one is taken: a run keeps one number."""
+    number = 1
+    while {_numbered(name, number) for name in names} & set(taken):
+        number += 1
+    return [_numbered(name, number) for name in names]
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name} ({number})"
+
+
+def _names(scene: slicer.vtkMRMLScene) -> set[str]:
+    return {node.GetName() for node in nodes_by_class(scene, "vtkMRMLVolumeNode")}

@@ -1,0 +1,223 @@
+"""One press of Apply: the volumes are written, the job runs, the results come into the scene, the files go.
+
+writing → (the states of `job.JobRun`) → loading → done, failed, cancelled or lost
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from .client import Client
+from .form import Form
+from .job import JobRun, JobSnapshot
+from .parts import Parts
+from .protocol import ServerInfo
+
+SOFTWARE = "Any2all module of 3D Slicer"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be done, as it was when Apply was pressed. ``names``: modality → name of its source here."""
+
+    client: Client
+    info: ServerInfo
+    form: Form
+    names: Mapping[str, str]
+    expected_s: float | None
+
+
+class Run:
+    """Advanced by `tick`; nothing of it stays on disk, however it ends.
+
+    Attributes:
+        outputs: what came into the scene, once done.
+    """
+
+    def __init__(self, parts: Parts, scene: slicer.vtkMRMLScene, order: Order, temporary: Path) -> None:
+        """Raises OSError where the temporary folder cannot be made."""
+        self._parts, self._scene = parts, scene
+        self._order = replace(order, form=copy.deepcopy(order.form))
+        self.outputs: list[Any] = []
+        self._folder = Path(tempfile.mkdtemp(prefix="Any2all-", dir=str(temporary)))
+        self._results = self._folder / "results"
+        self._results.mkdir()
+        self._sources = list(self._order.form.upload_names().items())
+        self._files: dict[str, Path] = {}
+        self._pieces: Iterator[float] | None = None
+        self._job: JobRun | None = None
+        self._state, self._error, self._written = "writing", "", 0.0
+
+    @property
+    def is_over(self) -> bool:
+        return self._state in ("done", "failed", "cancelled", "lost")
+
+    @property
+    def server_is_away(self) -> bool:
+        """Whether the last that was heard of the server is that it does not answer."""
+        return self._job is not None and self._job.failure is not None and self._job.failure.again
+
+    def tick(self, now: float, budget_s: float = 0.02) -> bool:
+        """Go on for about ``budget_s`` seconds at the monotonic time ``now`` → whether all is over."""
+        if self._state == "writing":
+            self._write(budget_s)
+        elif self._state == "loading":
+            self._load()
+        elif self._job is not None and not self.is_over:
+            self._job.tick(now, budget_s)
+            self._follow_job()
+        return self.is_over
+
+    def cancel(self) -> None:
+        """Stop; what has been computed is thrown away."""
+        if self._job is not None and not self._job.is_over:
+            self._job.cancel()
+            self._follow_job()
+        elif not self.is_over:
+            self._end("cancelled")
+
+    def resume(self, now: float) -> None:
+        """Go on with a job whose server was away for too long."""
+        self._job.resume(now)
+        self._state = self._job.state
+
+    def close(self, words: str = "") -> None:
+        """Leave at once, as when the scene is closed; ``words`` say why. The server is told, if that can be done."""
+        if self.is_over:
+            return
+        self.cancel()
+        if self._job is not None:
+            self._job.tick(time.monotonic(), 0.01)  # one chance to hand the message to the network
+            self._job.close()
+        self._end("cancelled", words)
+
+    def snapshot(self) -> JobSnapshot:
+        """What the panel shows."""
+        if self._job is None:
+            return self._own_snapshot()
+        shown = self._job.snapshot()
+        if self._state == "loading":
+            return replace(shown, state="loading", title=_("Showing the results"), can_cancel=False)
+        if self._state != shown.state or self._error:
+            return replace(shown, state=self._state, title=_title(self._state), error=self._error or shown.error)
+        return shown
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def _write(self, budget_s: float) -> None:
+        """Write pieces of the volumes until the time is up; raw files go as they are."""
+        deadline = time.monotonic() + budget_s
+        try:
+            while self._state == "writing" and time.monotonic() < deadline:
+                if self._pieces is not None:
+                    self._written = next(self._pieces, 1.0)
+                    self._pieces = None if self._written >= 1.0 else self._pieces
+                elif len(self._files) < len(self._sources):
+                    self._begin_file(*self._sources[len(self._files)])
+                else:
+                    self._submit()
+        except (ValueError, OSError) as error:
+            self._end("failed", str(error))
+
+    def _begin_file(self, source: str, name: str) -> None:
+        node = self._scene.GetNodeByID(source)
+        if node is None and source in {row.volume for row in self._order.form.rows.values() if row.uses_volume}:
+            raise ValueError(_("A volume left the scene before it was sent."))
+        self._files[name] = Path(source) if node is None else self._folder / name
+        if node is not None:
+            self._pieces = iter(self._parts.upload.write_pieces(node, self._files[name]))
+
+    def _submit(self) -> None:
+        order = self._order
+        self._job = JobRun(
+            order.client, self._results, order.form.study_document(), self._files, expected_s=order.expected_s
+        )
+        self._state = "uploading"
+
+    def _follow_job(self) -> None:
+        state = self._job.state
+        if state == "done":
+            self._state = "loading"
+        elif self._job.is_over:
+            self._end(state)
+        else:
+            self._state = state
+
+    def _load(self) -> None:
+        order, form = self._order, self._order.form
+        reference = self._scene.GetNodeByID(form.reference_volume) if form.reference_volume else None
+        try:
+            self.outputs = self._parts.results.show_results(
+                self._scene,
+                self._results,
+                self._job.results,
+                order.info.stack,
+                self._facts(),
+                reference,
+                form.named("undersampled"),
+            )
+        except (ValueError, OSError) as error:
+            self._end("failed", str(error))
+            return
+        self._end("done")
+
+    def _facts(self) -> Any:
+        """What the result volumes remember of their making."""
+        form, info = self._order.form, self._order.info
+        sampler, steps, samples = form.effective_sampler(info)
+        return self._parts.results.RunFacts(
+            sampler=sampler,
+            steps=steps,
+            samples=samples,
+            seed=form.seed or 0,
+            preset=form.preset,
+            prior_sha256=info.prior.sha256,
+            prior_version=info.prior.version,
+            server=str(self._order.client.url),
+            inputs=dict(self._order.names),
+            software=f"{SOFTWARE}, server {info.version}",
+        )
+
+    def _end(self, state: str, error: str = "") -> None:
+        self._state, self._error = state, error
+        if self._pieces is not None and hasattr(self._pieces, "close"):
+            self._pieces.close()
+        self._pieces = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _own_snapshot(self) -> JobSnapshot:
+        which = _("image {0} of {1}").format(min(len(self._files), len(self._sources)) or 1, len(self._sources))
+        writing = self._state == "writing"
+        return JobSnapshot(
+            state=self._state,
+            fraction=0.0,
+            title=_("Preparing the images") if writing else _title(self._state),
+            detail=which if writing else "",
+            remaining_s=None,
+            queue_position=None,
+            can_cancel=not self.is_over,
+            can_resume=False,
+            reconnecting=False,
+            error=self._error,
+            warnings=(),
+            job_id=None,
+        )
+
+
+def _title(state: str) -> str:
+    return {
+        "done": _("Done"),
+        "failed": _("Failed"),
+        "cancelled": _("Cancelled"),
+        "lost": _("Lost on the server"),
+    }.get(state, state)
