@@ -76,6 +76,11 @@ class Connection:
         elif self._ask_at is not None and now >= self._ask_at:
             self._ask()
 
+    def use(self, make_client: Callable[[str, str], Client]) -> None:
+        """Ask servers by other means from now on, as the self-test does."""
+        self._make_client = make_client
+        self._unusable(GREY, _("Not connected. Press Test."))
+
     def close(self) -> None:
         """Leave the server alone."""
         if self._call is not None:
@@ -110,12 +115,21 @@ class Connection:
             self._unusable(RED, problem)
             return
         before, self.info, self._has_met = self.info, call.value, True
+        if before is None:
+            self._make_room()
         self._remember()
         self._say(GREEN if self.info.state == "ok" else AMBER, _greeting(self.info))
         if self.info.state == "starting":
             self._ask_at = self._now + STARTING_S
         if before != self.info:
             self._changed()
+
+    def _make_room(self) -> None:
+        """Connected: the section folds up, unless it holds something to be seen."""
+        ui, client = self._ui, self.client
+        ui.connectionSection.text = _("Connection: {0}").format(client.url)
+        if client.is_private and ui.localServerBox.collapsed:
+            ui.connectionSection.collapsed = True
 
     def _failed(self, failure: Failure) -> None:
         waiting = failure.again and self._now < self._patient_until
@@ -131,7 +145,9 @@ class Connection:
 
     def _unusable(self, colour: str, words: str) -> None:
         self._say(colour, words)
+        self._ui.connectionSection.text = _("Connection")
         if self.info is not None:
+            self._ui.connectionSection.collapsed = False
             self.info = None
             self._changed()
 

@@ -89,7 +89,7 @@ class Panel(VTKObservationMixin):
     def close(self) -> None:
         """The module goes away."""
         self._timer.stop()
-        self.results.exit()
+        self.results.close()
         self.removeObservers()
         self.connection.close()
         self.local_server.close()

@@ -28,18 +28,6 @@ class Upload(Protocol):
     def write_pieces(self, node: slicer.vtkMRMLVolumeNode, path: Path) -> Iterator[float]: ...
 
 
-class MadeImage(Protocol):
-    """One output of the scene: an image, and the volume of its uncertainty where there were several samples."""
-
-    modality: str
-    role: str
-    mean_id: str
-    std_id: str | None
-    sample_ids: Sequence[str]
-    caption: str
-    units: str
-
-
 class Results(Protocol):
     """From files to the scene (`results`)."""
 
@@ -62,7 +50,9 @@ class Results(Protocol):
 class Views(Protocol):
     """How images are shown (`views`)."""
 
-    def compare(self, layout_manager: Any, reference_id: str, output_id: str, std_id: str | None) -> None: ...
+    def compare(self, layout_manager: Any, reference_id: str, output_id: str, std_id: str) -> str: ...
+
+    def annotate(self, layout_manager: Any, outputs: Sequence[Any]) -> None: ...
 
     def overlay(self, std_id: str | None, opacity: float) -> None: ...
 

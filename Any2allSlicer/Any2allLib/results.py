@@ -198,10 +198,17 @@ def _added(
         return [output_of(mean) for mean in _linked(plans, made)]
     except BaseException:
         for node in made:
-            scene.RemoveNode(node)
+            _remove(scene, node)
         if folder is not None:
             hierarchy.RemoveItem(folder)
         raise
+
+
+def _remove(scene: slicer.vtkMRMLScene, node: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Take a volume out, and its display nodes, which the scene would keep."""
+    for shown in [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]:
+        scene.RemoveNode(shown)
+    scene.RemoveNode(node)
 
 
 def _node(

@@ -23,11 +23,14 @@ class ResultsSection:
         ui: the panel's named widgets.
         parts: the scene side.
         form: says what the panel's form is now.
+
+    Attributes:
+        outputs: of the scene, in the order of the list.
     """
 
     def __init__(self, ui: Any, parts: Parts, form: Callable[[], Form]) -> None:
         self._ui, self._parts, self._form = ui, parts, form
-        self._outputs: list[Any] = []
+        self.outputs: list[Any] = []
         self._readout: Any = None
         self._comparing = False
         self._blink_at = 0.0
@@ -45,7 +48,7 @@ class ResultsSection:
     def current(self) -> Any | None:
         """The chosen output, or None."""
         row = self._ui.outputsTable.currentRow()
-        return self._outputs[row] if 0 <= row < len(self._outputs) else None
+        return self.outputs[row] if 0 <= row < len(self.outputs) else None
 
     def refresh(self) -> None:
         """Bring the list up to the scene; the chosen output stays chosen while it lives."""
@@ -53,8 +56,8 @@ class ResultsSection:
         found = list(self._parts.results.find_outputs(slicer.mrmlScene))
         ui, table = self._ui, self._ui.outputsTable
         ui.noResultsLabel.visible, ui.resultsHost.visible = not found, bool(found)
-        if _key(found) != _key(self._outputs):
-            self._outputs = found
+        if _key(found) != _key(self.outputs):
+            self.outputs = found
             table.blockSignals(True)
             table.rowCount = len(found)
             for row, output in enumerate(found):
@@ -63,15 +66,15 @@ class ResultsSection:
             if found:
                 table.selectRow(ids.index(kept) if kept in ids else 0)
             table.blockSignals(False)
+            self._parts.views.annotate(slicer.app.layoutManager(), found)
             self._on_selected()
         self._fill_blink()
 
     def show_run(self, outputs: Sequence[Any], warnings: Sequence[str]) -> None:
         """A run has ended well: its warnings, and its first output beside the reference."""
         self.refresh()
-        self._ui.warningsLabel.text = "\n".join(f"⚠ {line}" for line in warnings)
-        self._ui.warningsLabel.visible = bool(warnings)
-        ids = [output.mean_id for output in self._outputs]
+        self._warn(warnings)
+        ids = [output.mean_id for output in self.outputs]
         new = [ids.index(output.mean_id) for output in outputs if output.mean_id in ids]
         if new:
             self._ui.outputsTable.selectRow(new[0])
@@ -87,9 +90,10 @@ class ResultsSection:
         reference = self._form().reference_volume
         if not reference or slicer.mrmlScene.GetNodeByID(reference) is None:
             reference = output.mean_id
-        self._parts.views.compare(slicer.app.layoutManager(), reference, output.mean_id, output.std_id)
+        problem = self._parts.views.compare(slicer.app.layoutManager(), reference, output.mean_id, output.std_id)
+        if problem:
+            self._warn([problem])
         self._on_overlay()
-        self._parts.views.legend(bool(self._ui.legendCheck.checked))
 
     def tick(self, now: float) -> None:
         """Blink, when it is time."""
@@ -110,6 +114,11 @@ class ResultsSection:
             self._readout.stop()
             self._readout = None
         self._ui.blinkButton.checked = False
+
+    def close(self) -> None:
+        """The module goes away, and its words with it."""
+        self.exit()
+        self._parts.views.annotate(slicer.app.layoutManager(), ())
 
     def forget(self) -> None:
         """The scene was closed."""
@@ -144,7 +153,7 @@ class ResultsSection:
         combo, kept = self._ui.blinkCombo, self._ui.blinkCombo.currentData
         form, own = self._form(), self.current.mean_id if self.current is not None else None
         inputs = [form.rows[name].volume for name in form.rows if form.rows[name].uses_volume]
-        ids = [i for i in dict.fromkeys([form.reference_volume, *inputs, *(o.mean_id for o in self._outputs)]) if i]
+        ids = [i for i in dict.fromkeys([form.reference_volume, *inputs, *(o.mean_id for o in self.outputs)]) if i]
         nodes = [node for node in map(slicer.mrmlScene.GetNodeByID, ids) if node is not None and node.GetID() != own]
         items = [(node.GetName(), node.GetID()) for node in nodes]
         if items != [(combo.itemText(i), combo.itemData(i)) for i in range(combo.count)]:
@@ -173,11 +182,16 @@ class ResultsSection:
         on = bool(ui.stdCheck.checked) and output is not None and bool(output.std_id)
         ui.opacitySlider.enabled = on
         self._parts.views.overlay(output.std_id if on else None, ui.opacitySlider.value / 100)
+        self._parts.views.legend(bool(ui.legendCheck.checked))
 
     def _on_blink(self, on: bool) -> None:
         self._blink_at = 0.0
         if not on and self._comparing:
             self.compare()
+
+    def _warn(self, lines: Sequence[str]) -> None:
+        self._ui.warningsLabel.text = "\n".join(f"⚠ {line}" for line in lines)
+        self._ui.warningsLabel.visible = bool(lines)
 
     def _on_value(self, words: str) -> None:
         self._ui.readoutLabel.text = words or _("Move the mouse over an image to read values here.")

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from .form import Form
 from .protocol import ServerInfo
 
-COLUMNS = 3
+COLUMNS = 6
 
 
 class WantedOutputs:

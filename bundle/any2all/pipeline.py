@@ -35,7 +35,7 @@ from .samplers.noise import VolumeNoise
 from .study import SamplerSettings, StudySpec, ignored_keys, load_study, resolve_sampler
 
 Progress = Callable[[str, int, int], None]
-SLICE_CORRELATION = 0.9  # of the noise of slices that are as far apart as the prior's own
+SLICE_CORRELATION = 0.6  # of the noise of slices that are as far apart as the prior's own; see the model card
 DEFAULT_BATCH = {"cpu": 16, "cuda": 128}
 
 

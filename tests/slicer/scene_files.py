@@ -62,8 +62,8 @@ def facts(**changed):
 
 
 def ct_run(folder: Path, centre: tuple[float, float, float] = (-20, 0, 0)) -> list[ResultInfo]:
-    """CT with std and two samples: 80 HU and 12 HU in the ball, -1000 HU and 1 HU around it."""
-    image, std = ball(centre, 80, -1000), ball(centre, 12, 1)
+    """CT with std and two samples: 80 ± 12 HU in the ball, -1000 ± 0 HU around it."""
+    image, std = ball(centre, 80, -1000), ball(centre, 12, 0)
     return [
         result(folder, "CT.nii.gz", "CT", "mean", image),
         result(folder, "CT_std.nii.gz", "CT", "std", std),
