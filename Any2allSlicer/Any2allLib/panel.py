@@ -70,6 +70,7 @@ class Panel(VTKObservationMixin):
         ui.assignButton.connect("clicked(bool)", lambda: self._on_assign_again())
         self._observe_scene()
         self._restore()
+        self.refresh()
         self._timer = qt.QTimer()
         self._timer.setInterval(TICK_MS)
         self._timer.connect("timeout()", self.tick)

@@ -91,7 +91,7 @@ class ModalityRow:
         self.selector.showChildNodeTypes = False  # label maps are no images
         self.selector.noneEnabled, self.selector.addEnabled = True, False
         self.selector.removeEnabled, self.selector.renameEnabled = False, False
-        self.selector.noneDisplay = _("choose an image")
+        self.selector.noneDisplay = "—"
         self.selector.toolTip = _("The {0} image of this head").format(name)
         self.selector.setMRMLScene(scene)
         self.selector.connect("nodeActivated(vtkMRMLNode*)", self._on_volume)

@@ -70,7 +70,7 @@ def test_a_prior_that_cannot_check_says_why(two_given):
 def test_it_comes_before_the_sampling_and_can_be_cancelled(two_given):
     two_given.prior.card.selfcheck = limits(two_given.prior.stack.names, 1e6)
     stages = []
-    run = Run(lambda stage, *_: stages.append(stage), cancelled=lambda: stages[-1] == "self-check")
+    run = Run(lambda stage, *_: stages.append(stage), cancelled=lambda: stages[-1:] == ["self-check"])
     with pytest.raises(Cancelled):
         two_given.run(run)
     assert stages == ["reading", "registration", "measurements", "self-check"] and two_given.untouched
