@@ -6,6 +6,7 @@ MONAI Label makes this app while its web server starts, before a port is opened.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Any
@@ -32,12 +33,15 @@ class Any2allApp(MONAILabelApp):
             self.service = Service(
                 ServerSettings.read(conf, os.environ, label_settings.MONAI_LABEL_SERVER_PORT), studies
             )
-            self.trainings = Trainings(self.service.studies.root, self.service.settings.work_dir / "training")
+            self.trainings = Trainings(
+                self.service.studies.root, self.service.settings.work_dir / "training", self.service.settings.limits
+            )
             super().__init__(
                 app_dir, studies, {}, name="Any2all", description=DESCRIPTION, version=__version__, labels=[]
             )
             close_the_door(self, sys.argv[1:])
         except Any2allError as error:
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # its traceback would bury the sentence
             print(f"error: {error.sentence()}", file=sys.stderr, flush=True)
             raise SystemExit(2) from None
 

@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from any2all.errors import Any2allError
+from any2all.study import SamplerDocument
+from pydantic import Field
 
 from .forms import Closed
 from .jobs import ENDED, Job
@@ -19,21 +21,21 @@ from .service import Service
 
 Images = Literal["all", "labeled", "unlabeled"]
 WAIT_SECONDS = 0.5
+MOST_WORDS = 300  # that are kept of a problem
 
 
 class BatchParams(Closed):
     """What a batch may ask for; the rest is each subject's own study. ``save``: label of the saved results."""
 
     preset: Literal["fast", "balanced", "best"] | None = None
-    outputs: list[str] | None = None
-    sampler: dict[str, Any] | None = None
-    save: str = "batch"
+    outputs: list[str] | None = Field(None, max_length=32)
+    sampler: SamplerDocument | None = None
+    save: str = Field("batch", max_length=64)
     client_id: str | None = None
 
     def changes(self) -> dict[str, Any]:
         """Keys of the study that are replaced."""
-        said = self.model_dump(include={"preset", "outputs", "sampler"}, exclude_none=True)
-        return said
+        return self.model_dump(include={"preset", "outputs", "sampler"}, exclude_none=True)
 
 
 class Batch:
@@ -106,7 +108,7 @@ class Batch:
         try:
             self._current = job = self._submitted(name)
         except Any2allError as error:
-            self.subjects[name], self.problems[name] = "refused", error.sentence()
+            self.subjects[name], self.problems[name] = "refused", error.sentence()[:MOST_WORDS]
             return
         if job is None:
             return
@@ -115,7 +117,7 @@ class Batch:
             time.sleep(WAIT_SECONDS / 5)
         self.subjects[name] = job.state
         if job.error:
-            self.problems[name] = str(job.error["message"])
+            self.problems[name] = str(job.error["message"])[:MOST_WORDS]
         self._current = None
         self.service.book.forget(job)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any, BinaryIO, TypeVar
 
+import anyio
+import anyio.to_thread
 from any2all.errors import Any2allError
 from pydantic import BaseModel, ConfigDict, ValidationError
 from python_multipart.multipart import parse_options_header
@@ -16,7 +18,9 @@ from .intake import shown, study_document
 from .settings import Limits
 
 T = TypeVar("T", bound="Closed")
+R = TypeVar("R")
 MOST_FIELDS = 8
+UPLOADS = anyio.CapacityLimiter(4)  # that are stored and checked at once
 FORM_KINDS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
@@ -51,6 +55,11 @@ async def form_of(request: Request, limits: Limits) -> AsyncIterator[FormData]:
     most = {"max_files": limits.files, "max_fields": MOST_FIELDS, "max_part_size": limits.study_bytes}
     async with request.form(**most) as form:
         yield form
+
+
+async def aside(function: Callable[..., R], *arguments: Any) -> R:
+    """Run what may take seconds in a thread, few at a time: the threads that answer polls are left alone."""
+    return await anyio.to_thread.run_sync(function, *arguments, limiter=UPLOADS)
 
 
 def fields_of(form: FormData, texts: Collection[str], files: Collection[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from .forms import fields_of, files_of, form_of, only_queries
+from .forms import aside, fields_of, files_of, form_of, only_queries
 from .intake import study_document
 from .jobs import Job
 from .replies import Json
@@ -59,7 +59,7 @@ def router(service: Service) -> APIRouter:
         await run_in_threadpool(service.book.check_room)
         async with form_of(request, limits) as form:
             texts = fields_of(form, ("study", "subject", "save"), ("files",))
-            job = await run_in_threadpool(submitted, service, texts, files_of(form, "files"))
+            job = await aside(submitted, service, texts, files_of(form, "files"))
         told = await run_in_threadpool(service.book.status, job)
         return Json({"job_id": job.id, "position": told["position"]}, 202)
 

@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,10 @@ class Session:
     @property
     def files(self) -> list[Path]:
         """Its files, by name. Raises Any2allError where another client has just deleted it."""
-        try:
-            return sorted(self.folder.iterdir())
-        except FileNotFoundError:
-            raise unknown(self.id) from None
+        with suppress(FileNotFoundError):
+            if found := sorted(self.folder.iterdir()):
+                return found
+        raise unknown(self.id)
 
     def told(self) -> dict[str, Any]:
         """What a client may know, in the words of MONAI Label's reply."""
@@ -77,7 +78,10 @@ class Sessions:
             else:
                 store_files(files, folder, self.limits)
             most = self.limits.result_seconds
-            size = sum(file.stat().st_size for file in folder.iterdir())
+            stored = list(folder.iterdir())
+            if not stored:
+                raise Any2allError("no file was sent", key="files", code="invalid_upload")
+            size = sum(file.stat().st_size for file in stored)
             session = Session(folder.name, folder, min(expiry, most) if expiry > 0 else most, size)
             with self._lock:
                 self._check_room(size)

@@ -33,6 +33,8 @@ class Limits:
     upload_seconds: int = 1800  # for one request's body
     idle_seconds: int = 60  # between two pieces of it
     shutdown_seconds: int = 20  # that the running job has to finish when the server stops
+    train_minutes: int = 7 * 24 * 60  # that a training may be asked for
+    train_workers: int = 4
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from starlette.concurrency import run_in_threadpool
 
 from .cohort import Batches, BatchParams, Images
 from .datastore import StudyDatastore
-from .forms import Closed, fields_of, files_of, form_of, only_queries, parsed
+from .forms import Closed, aside, fields_of, files_of, form_of, only_queries, parsed
 from .jobs import Job
 from .logs import recent
 from .replies import Json
@@ -98,10 +98,10 @@ def _inference(routes: APIRouter, service: Service) -> None:
             texts = fields_of(form, ("params",), ("file",))
             params = await run_in_threadpool(parsed, InferParams, texts.get("params", "{}"), "params", limits)
             files = files_of(form, "file")
-            job = await run_in_threadpool(_submitted, service, image, session_id, files, params)
+            job = await aside(_submitted, service, image, session_id, files, params)
         await service.book.over(job, request.is_disconnected)
         try:
-            return await run_in_threadpool(_reply, service, job, output)
+            return await aside(_reply, service, job, output)
         finally:  # the reply holds everything; of a failed job, or one whose client has left, nothing is wanted
             await run_in_threadpool(service.book.forget, job)
 
@@ -195,7 +195,7 @@ def _sessions(routes: APIRouter, service: Service) -> None:
         only_queries(request, "uncompress", "expiry")
         async with form_of(request, limits) as form:
             fields_of(form, ("client_id",), ("files",))
-            session = await run_in_threadpool(service.sessions.add, files_of(form, "files"), uncompress, expiry)
+            session = await aside(service.sessions.add, files_of(form, "files"), uncompress, expiry)
         return Json(session.told())
 
     @routes.get("/session/{session_id}", summary="The names of a session's files")

@@ -25,7 +25,7 @@ from pydantic import Field
 from .forms import Closed
 from .logs import events
 from .replies import without_paths
-from .settings import BUNDLE
+from .settings import BUNDLE, Limits
 
 log = events("training")
 LINES = 40
@@ -35,8 +35,8 @@ MOST_WORDS = 300
 class TrainParams(Closed):
     """What a training may be asked for. ``name``: folder of its prior in the server's work folder."""
 
-    minutes: float = Field(60, gt=0, le=30 * 24 * 60)
-    workers: int = Field(1, ge=0, le=64)
+    minutes: float = Field(60, gt=0)
+    workers: int = Field(1, ge=0)
     name: str = Field("prior", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
     total_iterations: int | None = Field(None, ge=1)
     client_id: str | None = None
@@ -47,7 +47,7 @@ class Training:
 
     def __init__(self, studies: Path, folder: Path, params: TrainParams) -> None:
         self.id, self.params, self.folder = str(uuid.uuid4()), params, folder / params.name
-        self.hidden = (studies, folder)
+        self.hidden = (studies, folder, BUNDLE.parent, sys.prefix, sys.base_prefix, Path.home())
         self.status, self.started, self.ended = "RUNNING", datetime.now(), None
         self.lines: deque[str] = deque(maxlen=LINES)
         self._process: subprocess.Popen | None = None
@@ -124,7 +124,7 @@ class Training:
             start_new_session=True,
         )
         for line in process.stdout:
-            words = without_paths(line.rstrip(), *map(str, self.hidden), str(BUNDLE.parent))
+            words = without_paths(line.rstrip(), *self.hidden)
             if words and "Warning" not in words:
                 self.lines.append(words[:MOST_WORDS])
         return process.wait()
@@ -133,12 +133,21 @@ class Training:
 class Trainings:
     """Trainings of one server; one runs at a time."""
 
-    def __init__(self, studies: Path, folder: Path) -> None:
-        self.studies, self.folder = studies, folder
+    def __init__(self, studies: Path, folder: Path, limits: Limits) -> None:
+        self.studies, self.folder, self.limits = studies, folder, limits
         self._all: list[Training] = []
         self._lock = threading.Lock()
 
     def start(self, params: TrainParams) -> dict[str, Any]:
+        for key, most in (("minutes", self.limits.train_minutes), ("workers", self.limits.train_workers)):
+            if getattr(params, key) > most:
+                raise Any2allError(
+                    "more than this server gives a training",
+                    key=f"body.{key}",
+                    value=getattr(params, key),
+                    allowed=f"at most {most}",
+                    code="invalid_request",
+                )
         with self._lock:
             if self._all and self._all[-1].running:
                 raise Any2allError("a training is running", key="train", hint="stop it first, or wait", code="conflict")

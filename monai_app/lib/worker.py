@@ -117,6 +117,7 @@ class Told:
 def fill(order: dict[str, Any], prior: NetworkPrior, orders: Orders, said: Events) -> None:
     """Fill one study and say how that ended; the memory it used is given back."""
     job = order["job"]
+    orders.cancelled.intersection_update({job})  # a cancel that came after its job had ended is of no use any more
     try:
         result = _within_memory(order, prior, orders, said)
         said.say("done", job=job, results=results(Path(order["output"])), warnings=result[0], seconds=result[1])

@@ -198,3 +198,10 @@ def test_images_of_different_places_are_refused():
     with pytest.raises(Any2allError, match=r"modalities\.T2.*does not overlap") as caught:
         check_overlap({"T1": here, "T2": beside}, "T1")
     assert caught.value.key == "modalities.T2"
+
+
+def test_an_image_that_covers_far_more_than_a_head_is_refused_before_any_memory_is_taken():
+    """2 x 2000 x 2000 voxels of 50 mm are a small file; the prior's grid over them would need 57 GiB."""
+    huge = Grid((2, 2000, 2000), np.diag([50.0, 50.0, 50.0, 1.0]))
+    with pytest.raises(Any2allError, match="far more than a head"):
+        prior_grid(huge, (2.8, 2.8, 3.0), (80, 64))

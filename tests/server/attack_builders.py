@@ -1,21 +1,26 @@
-"""Files and requests that somebody who means harm would send."""
+"""Files and requests that somebody who means harm would send, and a watch over what a server does then."""
 
 from __future__ import annotations
 
 import gzip
 import io
+import json
 import pickle
 import socket
 import stat
 import tarfile
+import time
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
+import httpx
 import nibabel as nib
 import numpy as np
+from server_builders import REPOSITORY, Server, tree
 
 
 def zeros_gz(head: bytes, mebibytes: int) -> bytes:
@@ -129,11 +134,74 @@ def said(port: int, request: bytes, seconds: float = 5.0) -> bytes:
         return answer
 
 
-def unpacked(content: bytes) -> bytes:
-    """The content of a .gz, or other bytes as they are."""
-    return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-
-
-def in_words(reply: Any) -> bool:
+def in_words(reply: httpx.Response) -> bool:
     """Whether an error reply is contract 3's."""
     return reply.headers["content-type"] == "application/json" and {"code", "message"} <= set(reply.json())
+
+
+def refused(reply: httpx.Response, *statuses: int) -> dict[str, Any]:
+    """An error in contract 3's words; whatever the attack, the server is not the one that failed."""
+    assert 400 <= reply.status_code < 500 and in_words(reply), (reply.status_code, reply.text[:500])
+    assert not statuses or reply.status_code in statuses, (reply.status_code, reply.text[:500])
+    return reply.json()
+
+
+def one_file(name: str, key: str = "file", modality: str = "T1") -> dict[str, Any]:
+    """A study of one file."""
+    status = "available" if key == "file" else "undersampled"
+    return {"modalities": {modality: {"status": status, key: name}}, "outputs": ["CT"], "preset": "fast"}
+
+
+def sent_job(server: Server, document: Any, *files: tuple[str, bytes]) -> httpx.Response:
+    """POST jobs with a document, or with any text in its place, and with files."""
+    text = document if isinstance(document, (str, bytes)) else json.dumps(document)
+    parts = [("files", file) for file in files] or {}
+    return server.http.post("/any2all/v1/jobs", data={"study": text}, files=parts)
+
+
+class Watch:
+    """Remembers what lay in a server's folders and everything that it replies from now on.
+
+    Args:
+        server: just started.
+        outside: folders that are no business of the server's.
+    """
+
+    def __init__(self, server: Server, *outside: Path) -> None:
+        self.server, self.folders = server, (server.folder, *outside)
+        self.replies: list[bytes] = []
+        self.before = self._files()
+        server.http.event_hooks["response"] = [self._remember]
+
+    def assert_nothing_was_left(self) -> None:
+        """No file was made or lost anywhere, and neither jobs nor sessions nor temporary files are left."""
+        deadline = time.monotonic() + 10  # the last client's upload may just be on its way out
+        while self._files() != self.before and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert self._files() == self.before
+
+    def assert_no_reply_told_a_path(self) -> None:
+        """Neither bodies, also unpacked, nor headers."""
+        server = self.server
+        folders = [server.work, server.studies, server.folder / "tmp", Path.home(), REPOSITORY]
+        words = [str(folder).encode() for folder in folders if folder != Path(folder.anchor)]
+        assert len(self.replies) > 20
+        for content in self.replies:
+            assert not [word for word in words if word in content], content[:300]
+
+    def assert_it_lives(self) -> None:
+        """It answers, it is the process that was started, and it was never surprised."""
+        assert self.server.health() == "ok" and self.server.process.poll() is None
+        log = self.server.log()
+        assert "Traceback" not in log and "unforeseen" not in log and "unexpected" not in log, log[-3000:]
+
+    def _remember(self, reply: httpx.Response) -> None:
+        content = reply.read()
+        if content[:2] == b"\x1f\x8b":
+            with suppress(OSError, EOFError, zlib.error):  # a client gets back the damaged file that it sent
+                content = gzip.decompress(content)
+        self.replies += [content, str(reply.headers).encode()]
+
+    def _files(self) -> tuple[set[str], ...]:
+        app = {p.relative_to(REPOSITORY).as_posix() for p in (REPOSITORY / "monai_app").rglob("*") if p.suffix == ".py"}
+        return *(tree(folder) for folder in self.folders), app

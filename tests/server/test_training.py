@@ -7,6 +7,7 @@ import shutil
 import psutil
 import pytest
 from any2all.errors import Any2allError
+from lib.settings import Limits
 from lib.training import Trainings, TrainParams
 from server_builders import wait_until
 
@@ -20,7 +21,7 @@ def studies(small_cohort, tmp_path):
 
 
 def test_a_study_store_is_prepared_and_trained_on_until_it_is_stopped(studies, tmp_path):
-    trainings = Trainings(studies, tmp_path / "training")
+    trainings = Trainings(studies, tmp_path / "training", Limits())
     with pytest.raises(Any2allError) as none:
         trainings.status()
     assert none.value.code == "not_found"
@@ -46,7 +47,15 @@ def test_a_study_store_is_prepared_and_trained_on_until_it_is_stopped(studies, t
 def test_a_store_that_cannot_be_trained_on_ends_with_the_reason(tmp_path):
     (tmp_path / "studies" / "p1").mkdir(parents=True)
     (tmp_path / "studies" / "p1" / "T1.nii.gz").write_bytes(b"no image")
-    trainings = Trainings(tmp_path / "studies", tmp_path / "training")
+    trainings = Trainings(tmp_path / "studies", tmp_path / "training", Limits())
     trainings.start(TrainParams(minutes=1, workers=0))
     told = wait_until(lambda: (s := trainings.status())["status"] != "RUNNING" and s)
     assert told["status"] == "ERROR" and any("error" in line for line in told["details"]), told["details"]
+
+
+def test_a_training_is_bounded_by_what_the_administrator_gives(tmp_path):
+    trainings = Trainings(tmp_path, tmp_path / "training", Limits(train_minutes=60, train_workers=2))
+    for params, key in ((TrainParams(minutes=61), "minutes"), (TrainParams(workers=3), "workers")):
+        with pytest.raises(Any2allError) as refused:
+            trainings.start(params)
+        assert refused.value.key == f"body.{key}" and not (tmp_path / "training").exists()

@@ -13,6 +13,7 @@ from .resampling import resample
 NETWORK_MULTIPLE = 8
 OWN_SLICES_FROM = 0.75  # of the prior's slice spacing: thicker slices are kept, thinner ones are put together
 LEAST_OVERLAP = 0.1
+MOST_PIXELS, MOST_POINTS = 2**20, 2**26  # of one slice, of the whole grid: far beyond any head
 
 
 def head_bounds(mask: np.ndarray, grid: Grid, anchor: Grid | None = None) -> np.ndarray:
@@ -57,6 +58,9 @@ def prior_grid(
         spacing_mm: the prior's (H, W, slice) spacing.
         matrix: the prior's (H, W).
         head_bounds_mm: (3, 2) from `head_bounds` along the anchor's axes; default: the anchor's field of view.
+
+    Raises:
+        Any2allError: the grid would be too large for any head.
     """
     size, step = np.array(anchor.shape, dtype=float), np.array(anchor.spacing_mm)
     whole = np.stack([-0.5 * step, (size - 0.5) * step], axis=1)
@@ -68,6 +72,14 @@ def prior_grid(
     for axis, least in ((1, matrix[0]), (2, matrix[1])):
         number, start, distance = _centred(bounds[axis], wanted[axis], least, NETWORK_MULTIPLE)
         shape, first, spacing = shape + number, first + start, spacing + distance
+    if shape[1] * shape[2] > MOST_PIXELS or math.prod(shape) > MOST_POINTS:
+        raise Any2allError(
+            "the image covers far more than a head",
+            key="reference",
+            value=" x ".join(f"{n * d:.0f}" for n, d in zip(anchor.shape, anchor.spacing_mm)) + " mm",
+            hint="is its voxel size right?",
+            code="invalid_image",
+        )
     return anchor.scaled((shape[0], shape[1], shape[2]), np.array(first) / step, np.array(spacing) / step)
 
 

@@ -1,0 +1,116 @@
+"""Slow, full and busy disks hold up no poll and stop no queue. No device is involved."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import anyio
+import pytest
+from any2all.errors import Any2allError
+from lib.dispatch import Dispatcher
+from lib.forms import aside
+from lib.jobs import Job, JobBook
+from lib.settings import Limits, ServerSettings
+from starlette.concurrency import run_in_threadpool
+
+DONE = {"event": "done", "results": [], "warnings": [], "seconds": {}}
+
+
+@pytest.fixture
+def book(tmp_path):
+    return JobBook(tmp_path / "jobs", Limits(kept_jobs=1))
+
+
+def new_job(book, **fields):
+    home = book.new_home()
+    return book.submit(Job(home.name, home, {}, home / "study", **fields))
+
+
+class Held:
+    """A call that lasts until it is let go."""
+
+    def __init__(self):
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, *arguments, **keywords):
+        self.begun.set()
+        assert self.go_on.wait(20)
+
+
+def assert_polls_are_answered(book, job, slow, held):
+    """While ``slow()`` is held up, another thread hears of ``job``."""
+    with ThreadPoolExecutor(2) as threads:
+        waiting = threads.submit(slow)
+        try:
+            assert held.begun.wait(10)
+            assert threads.submit(book.status, job).result(timeout=5)["job_id"] == job.id
+        finally:
+            held.go_on.set()
+        waiting.result(timeout=10)
+
+
+@pytest.mark.parametrize("how", ["cancel", "expire"])
+def test_removing_results_holds_up_no_poll(book, monkeypatch, how):
+    old, other = new_job(book), new_job(book)
+    for job in (old, other):
+        book.end(job, "done")
+    old.ended -= 10
+    held = Held()
+    monkeypatch.setattr("lib.jobs.shutil.rmtree", held)
+    slow = (lambda: book.cancel(old.id)) if how == "cancel" else book.expire
+    assert_polls_are_answered(book, other, slow, held)
+    assert not (old.home / "job.json").exists(), "what is half removed is no job for the next server"
+    with pytest.raises(Any2allError, match="no such job"):
+        book.get(old.id)
+
+
+def test_saving_results_beside_a_subject_holds_up_no_poll(book, tmp_path):
+    held = Held()
+    dispatcher = Dispatcher(ServerSettings(tmp_path), book, held)
+    job = new_job(book, subject="p01", save="first")
+    dispatcher._job = book.next()
+    event = {**DONE, "job": job.id}
+    assert_polls_are_answered(book, job, lambda: dispatcher._heard(None, event), held)
+    assert job.state == "done" and dispatcher._job is None
+
+
+def test_what_cannot_be_saved_is_a_failure_without_the_servers_paths(book, tmp_path):
+    def save(job):
+        raise Any2allError("no room", key="save", value=str(job.folder / "x.nii.gz"), code="storage")
+
+    dispatcher = Dispatcher(ServerSettings(tmp_path), book, save)
+    job = new_job(book, subject="p01", save="first")
+    dispatcher._job = book.next()
+    dispatcher._heard(None, {**DONE, "job": job.id})
+    assert (job.state, job.error["code"], job.error["value"]) == ("failed", "storage", "x.nii.gz")
+    assert str(tmp_path) not in str(book.status(job))
+
+
+def test_a_full_disk_does_not_stop_the_queue(book, monkeypatch):
+    def full(job):
+        raise OSError(28, "No space left on device")
+
+    first, second = new_job(book), new_job(book)
+    monkeypatch.setattr(book, "_write", full)
+    assert book.next() is first
+    book.end(first, "done")
+    assert first.state == "done" and book.next() is second
+    with pytest.raises(OSError):
+        new_job(book)
+
+
+def test_many_uploads_leave_the_threads_of_the_polls_alone():
+    held = Held()
+
+    async def main():
+        async with anyio.create_task_group() as uploads:
+            for _ in range(60):
+                uploads.start_soon(aside, held)
+            try:
+                with anyio.fail_after(10):
+                    assert await run_in_threadpool(lambda: "polled") == "polled"
+            finally:
+                held.go_on.set()
+
+    anyio.run(main)
