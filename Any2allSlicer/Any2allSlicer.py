@@ -1,4 +1,4 @@
-"""Any2all in 3D Slicer: fills in the brain images that a study lacks. The module's face; its parts are in Any2allLib."""
+"""Any2all in 3D Slicer: fills in the brain images that a study lacks. The panel itself is in Any2allLib."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Any2allSlicer(ScriptedLoadableModule):
             "press Apply.</p>"
             "<p><b>Not a medical device.</b> Made images are guesses of a model: they cannot show what leaves no trace "
             "in the given images, such as amyloid status or fresh haemorrhage.</p>"
-            "<p><b>What is sent:</b> voxels and geometry of the chosen images, never names or dates, to the server that "
-            "you chose, and to another computer only after you agreed.</p>"
+            "<p><b>What is sent:</b> voxels and geometry of the chosen images, never names or dates, to the server "
+            "that you chose, and to another computer only after you agreed.</p>"
         )
         parent.acknowledgementText = _(
             "<p>If you use this module in your work, please cite the article whose method it implements: Gan et al., "
@@ -105,7 +105,9 @@ class Any2allSlicerTest(ScriptedLoadableModuleTest):
         from Any2allLib.self_test import whole_run
 
         self.delayDisplay(_("A run against a server inside this process"))
-        outputs = whole_run(slicer.modules.Any2allSlicerWidget, Path(slicer.app.temporaryPath), slicer.app.processEvents)
+        slicer.modules.any2allslicer.widgetRepresentation()  # makes the panel where it was never opened
+        widget = slicer.modules.Any2allSlicerWidget
+        outputs = whole_run(widget, Path(slicer.app.temporaryPath), slicer.app.processEvents)
         self.assertEqual([output.modality for output in outputs], ["CT"])
         self.assertIsNotNone(slicer.mrmlScene.GetNodeByID(outputs[0].mean_id))
         self.assertTrue(outputs[0].std_id)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import slicer
+import vtk
 
+from .nodes import nodes_by_class
 from .outputs import CREATED, Output
 
 EDGE = 7  # vtkCornerAnnotation's upper edge: Slicer's DataProbe writes into the corners 0 to 3
@@ -29,57 +31,59 @@ def words(shown: Sequence[str], outputs: Sequence[Output]) -> str:
     created = sorted({CREATED[output.role] for output in ours}, reverse=True)
     lines = [f"{word} – Any2all – {NOT_ACQUIRED[word]}" for word in created]
     for output in ours:
-        volumes = [volume for volume in output.ids if volume in shown]
-        what = f"{output.modality}: uncertainty (std)" if volumes == [output.std_id] else output.modality
-        lines += textwrap.wrap(f"{what} {output.caption}" if output.caption else what, WIDTH)
+        image = set(shown) & {output.mean_id, *output.sample_ids}
+        uncertainty = f"{output.modality}: uncertainty (std) in {output.units}"
+        lines += textwrap.wrap(f"{output.modality} {output.caption}".strip() if image else uncertainty, WIDTH)
     return "\n".join(lines)
 
 
 class Annotations:
-    """Keeps the words of all slice views right while volumes come and go in them."""
+    """Keeps the words of all slice views right while volumes come and go in them, and views come."""
 
     def __init__(self, layout_manager: Any, outputs: Sequence[Output]) -> None:
         self._manager, self._outputs = layout_manager, tuple(outputs)
         self._observers: list[tuple[Any, int]] = []
-        self._watched: set[str] = set()
-        self._observe(layout_manager.layoutLogic().GetLayoutNode(), self._watch)
-        self._watch()
+        self._composites: list[slicer.vtkMRMLSliceCompositeNode] = []
+        scene = layout_manager.layoutLogic().GetMRMLScene()
+        self._observe(scene, slicer.vtkMRMLScene.NodeAddedEvent, self._added)
+        for composite in nodes_by_class(scene, "vtkMRMLSliceCompositeNode"):
+            self._follow(composite)
 
     def stop(self) -> None:
-        """Take the words off, and watch no longer."""
+        """Take the words off, and follow no longer."""
         for subject, tag in self._observers:
             subject.RemoveObserver(tag)
         self._observers, self._outputs = [], ()
-        for name in self._watched:
-            self._write(name)
+        for composite in self._composites:
+            self._write(composite)
 
-    def _observe(self, subject: Any, function: Any) -> None:
-        # Slicer 5.6 keeps no bound method alive by itself
-        self._observers.append((subject, subject.AddObserver("ModifiedEvent", lambda *_: function())))
+    def _observe(self, subject: vtk.vtkObject, event: Any, function: Callable) -> None:
+        self._observers.append((subject, subject.AddObserver(event, function)))
 
-    def _watch(self) -> None:
-        """Take on the views that a new layout has brought."""
-        for name in self._manager.sliceViewNames():
-            if name not in self._watched:
-                self._watched.add(name)
-                composite = self._manager.sliceWidget(name).mrmlSliceCompositeNode()
-                self._observe(composite, lambda name=name: self._write(name))
-            self._write(name)
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _added(self, _scene: slicer.vtkMRMLScene, _event: str, node: slicer.vtkMRMLNode) -> None:
+        """A new layout has brought a view."""
+        if node.IsA("vtkMRMLSliceCompositeNode"):
+            self._follow(node)
 
-    def _write(self, name: str) -> None:
-        widget = self._manager.sliceWidget(name)
-        if widget is None:
+    def _follow(self, composite: slicer.vtkMRMLSliceCompositeNode) -> None:
+        self._composites.append(composite)
+        self._observe(composite, "ModifiedEvent", lambda *_: self._write(composite))
+        self._write(composite)
+
+    def _write(self, composite: slicer.vtkMRMLSliceCompositeNode) -> None:
+        name = composite.GetLayoutName()
+        widget = self._manager.sliceWidget(name) if name else None
+        if widget is None:  # its view is still to be made, or gone
             return
-        view, text = widget.sliceView(), words(seen(widget.mrmlSliceCompositeNode()), self._outputs)
+        view, text = widget.sliceView(), words(seen(composite), self._outputs)
         annotation = view.cornerAnnotation()
         if (annotation.GetText(EDGE) or "") != text:
             annotation.SetText(EDGE, text)
             view.scheduleRender()
 
 
-def seen(composite: slicer.vtkMRMLSliceCompositeNode | None) -> list[str]:
+def seen(composite: slicer.vtkMRMLSliceCompositeNode) -> list[str]:
     """Ids of the volumes that a view shows: its background, and a foreground that is not transparent."""
-    if composite is None:
-        return []
     foreground = composite.GetForegroundVolumeID() if composite.GetForegroundOpacity() > 0 else None
     return [volume for volume in (composite.GetBackgroundVolumeID(), foreground) if volume]

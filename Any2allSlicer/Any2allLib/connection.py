@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +64,7 @@ class Connection:
 
     def test(self, patience_s: float = 0.0) -> None:
         """Ask the server; for ``patience_s`` seconds, again and again until it answers."""
+        self._now = time.monotonic()
         self._patient_until = self._now + patience_s
         self._ask()
 
@@ -103,7 +105,7 @@ class Connection:
             "https://, or a server on this computer."
         )
         self._call = self.client.info()
-        if self.info is None:
+        if self.info is None and self._now >= self._patient_until:
             self._say(AMBER, _("Asking {0} …").format(self.client.url))
 
     def _answered(self, call: Call[ServerInfo]) -> None:
@@ -127,7 +129,7 @@ class Connection:
     def _make_room(self) -> None:
         """Connected: the section folds up, unless it holds something to be seen."""
         ui, client = self._ui, self.client
-        ui.connectionSection.text = _("Connection: {0}").format(client.url)
+        ui.connectionSection.text = _("Connection: {0}, connected").format(client.url)
         if client.is_private and ui.localServerBox.collapsed:
             ui.connectionSection.collapsed = True
 
@@ -191,7 +193,8 @@ def _history() -> list[str]:
 
 
 def _greeting(info: ServerInfo) -> str:
-    words = _("Connected: Any2all {0}, prior {1} ({2}).").format(info.version, info.prior.version, info.prior.sha256[:8])
+    prior = f"{info.prior.version} ({info.prior.sha256[:8]})"
+    words = _("Connected: Any2all {0}, prior {1}.").format(info.version, prior)
     if info.device:
         words = f"{words[:-1]}, {info.device}."
     more = {

@@ -23,8 +23,8 @@ class Consent:
             return True
         question = _(
             "These images will be sent to {0}, which is another computer:\n\n{1}\n\nNeither patient names nor dates "
-            "are sent, nor anything else of the scene. A head can be recognised from its images. The server keeps "
-            "them only while it computes. Send them?"
+            "are sent, nor anything else of the scene. A head can be recognised from its images. The server removes "
+            "them when the job ends. Send them?"
         ).format(url, "\n".join(f"• {line}" for line in what_is_sent))
         if not client.is_private:
             question = f"{question}\n\n" + _("The connection is not encrypted: others on the network can read it.")

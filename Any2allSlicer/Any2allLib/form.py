@@ -34,6 +34,7 @@ class Row:
     Attributes:
         voxel_size_mm: (H, W, slice) of a raw file that does not say it.
         acceleration, acs_lines, coils, noise_std: of the simulation; noise as complex std in u units.
+        from_file: raw data is wanted from a file, also while none is chosen yet.
     """
 
     status: str = "missing"
@@ -46,10 +47,11 @@ class Row:
     noise_std: float = 0.01
     simulation_seed: int = 0
     wanted: bool = True
+    from_file: bool = False
 
     @property
     def simulated(self) -> bool:
-        return self.status == "undersampled" and not self.raw_file
+        return self.status == "undersampled" and not (self.raw_file or self.from_file)
 
     @property
     def uses_volume(self) -> bool:
@@ -274,6 +276,8 @@ def _row_problem(modality: ModalityInfo, row: Row, info: ServerInfo, volumes: Ma
         return f"{modality.name} is never measured as raw data: tick it as available or missing."
     if row.uses_volume:
         return _volume_problem(modality.name, row, info, volumes)
+    if not row.raw_file:
+        return f"{modality.name} is ticked as undersampled: choose its raw data file."
     path, suffixes = Path(row.raw_file), info.accepts.get("raw", ())
     if not path.is_file():
         return f"The raw data of {modality.name} does not exist: {path.name}."
@@ -341,7 +345,7 @@ def _fits(key: str, value: Any) -> bool:
     if key == "voxel_size_mm":
         edges = value if isinstance(value, (list, tuple)) else ()
         return value is None or (len(edges) == 3 and all(_is_number(edge) for edge in edges))
-    if key == "wanted":
+    if key in ("wanted", "from_file"):
         return isinstance(value, bool)
     if key == "noise_std":
         return _is_number(value)

@@ -52,8 +52,8 @@ class LocalServerBox:
     def server(self) -> LocalServer:
         """As the fields say; without a study folder, one inside the clone's outputs."""
         clone = Path(self._ui.clonePath.currentPath.strip() or ".")
-        studies = self._ui.studiesPath.currentPath.strip()
-        return in_clone(clone, Path(studies) if studies else clone / "outputs" / "studies", int(self._ui.portSpin.value))
+        studies = self._ui.studiesPath.currentPath.strip() or str(clone / "outputs" / "studies")
+        return in_clone(clone, Path(studies), int(self._ui.portSpin.value))
 
     def tick(self, now: float) -> None:
         """Look after the process once in a while."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,10 +33,13 @@ CODES = {
 }
 NAMES = {code: name for name, code in CODES.items()}
 MOST_VOXELS = 2**31
+PIECE = 2**22  # bytes read at once: some 20 ms
 
 
 def written(path: Path, array: np.ndarray, affine: np.ndarray) -> Iterator[float]:
-    """Write ``.nii.gz`` slice by slice; yields the fraction that is done. Given up or failed, it leaves no file.
+    """Write ``.nii.gz`` slice by slice; yields the fraction that is done, and 1 once the file is whole.
+
+    Given up or failed before that, it leaves no file.
 
     Args:
         path: the file; an existing one is replaced.
@@ -48,13 +52,14 @@ def written(path: Path, array: np.ndarray, affine: np.ndarray) -> Iterator[float
         # an empty name and time 0: the gzip header tells neither
         with open(path, "wb") as raw, gzip.GzipFile("", "wb", 1, raw, mtime=0) as stream:
             stream.write(header(array.shape[::-1], kind, affine))
-            for done, layer in enumerate(array, 1):
-                stream.write(np.ascontiguousarray(layer, kind).tobytes())
+            for done, layer in enumerate(array):
                 yield done / len(array)
+                stream.write(np.ascontiguousarray(layer, kind).tobytes())
         whole = True
     finally:
         if not whole:
             path.unlink(missing_ok=True)
+    yield 1.0
 
 
 def header(shape: tuple[int, ...], kind: np.dtype, affine: np.ndarray) -> bytes:
@@ -104,13 +109,23 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: in words; the file is broken, is no NIfTI-1, or holds no single volume with a position in space.
     """
+    return exhaust(reading(path))
+
+
+def reading(path: Path) -> Generator[None, None, tuple[np.ndarray, np.ndarray]]:
+    """As `read`, in pieces; returns what `read` returns."""
     try:
         with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as stream:
             head = stream.read(HEADER_BYTES)
             shape, kind, offset, slope, intercept, affine = _parse(head, path.name)
             stream.read(offset - HEADER_BYTES)
-            size = int(np.prod(shape)) * kind.itemsize
-            content = stream.read(size + 1)
+            content, size = bytearray(), int(np.prod(shape, dtype=float)) * kind.itemsize
+            while True:
+                piece = stream.read(PIECE)
+                content += piece
+                if not piece or len(content) > size:
+                    break
+                yield
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"the file '{path.name}' cannot be read ({error})") from None
     if len(content) != size:
@@ -118,6 +133,15 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     array = np.frombuffer(content, kind).reshape(shape[::-1])
     array = array.astype(kind.newbyteorder("="), copy=False)
     return (array if (slope, intercept) == (1.0, 0.0) else (array * slope + intercept).astype("float32")), affine
+
+
+def exhaust(pieces: Generator[Any, None, Any]) -> Any:
+    """What a generator returns, when nobody waits for its pieces."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            return end.value
 
 
 def _parse(head: bytes, name: str) -> tuple[tuple[int, ...], np.dtype, int, float, float, np.ndarray]:

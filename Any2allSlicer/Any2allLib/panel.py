@@ -55,6 +55,7 @@ class Panel(VTKObservationMixin):
         self._chosen: set[str] = set()
         self._facts: dict[str, VolumeFacts] = {}
         self._scene_changed = True
+        self._leaving: list[Run] = []  # they are over; their server may still have to be told
         self._consent = Consent()
         self._table = ModalityTable(ui.tableHost, slicer.mrmlScene, self._on_row)
         self._wanted = WantedOutputs(ui.wantedHost, ui.captionLabel, self.refresh)
@@ -94,8 +95,8 @@ class Panel(VTKObservationMixin):
         self.removeObservers()
         self.connection.close()
         self.local_server.close()
-        if self.run is not None:
-            self.run.close()
+        for run in [*self._leaving, *([] if self.run is None else [self.run])]:
+            run.close()
 
     def tick(self) -> None:
         """Let everything go on a little."""
@@ -107,6 +108,7 @@ class Panel(VTKObservationMixin):
             self._follow_scene()
         if self.run is not None:
             self._advance(now)
+        self._leaving = [run for run in self._leaving if not run.tell_server(now)]
 
     # -- what is shown -------------------------------------------------------------------------------------------------
 
@@ -199,7 +201,7 @@ class Panel(VTKObservationMixin):
     def _on_close_begins(self, _caller: object, _event: object) -> None:
         """Nothing of a job can be shown in another scene."""
         if self.run is not None:
-            self.run.close(_("The scene was closed: the job was cancelled."))
+            self.run.leave(_("The scene was closed: the job was cancelled."))
             self._ended()
 
     def _on_closed(self, _caller: object, _event: object) -> None:
@@ -287,10 +289,11 @@ class Panel(VTKObservationMixin):
 
     def _ended(self) -> None:
         run, self.run = self.run, None
+        self._leaving.append(run)
         shown = run.snapshot()
-        self._progress.end(shown)
-        self.refresh()
+        self._progress.end(shown, [output.modality for output in run.outputs])
+        self._on_server()  # another one may have been connected to meanwhile
         if shown.state == "done":
             self.results.show_run(run.outputs, shown.warnings)
-        elif run.server_is_away and self.connection.info is not None:
-            self.connection.test()
+        elif self.connection.info is not None:
+            self.connection.test()  # the server may be why it ended

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ class Upload(Protocol):
 
     def slices_of(self, node: slicer.vtkMRMLVolumeNode, slice_mm: float) -> int: ...
 
-    def write_pieces(self, node: slicer.vtkMRMLVolumeNode, path: Path) -> Iterator[float]: ...
+    def write_pieces(self, node: slicer.vtkMRMLVolumeNode, path: Path) -> Generator[Any, None, None]: ...
 
 
 class Results(Protocol):
@@ -33,7 +33,7 @@ class Results(Protocol):
 
     RunFacts: Callable[..., Any]
 
-    def show_results(
+    def show_pieces(
         self,
         scene: slicer.vtkMRMLScene,
         folder: Path,
@@ -42,13 +42,15 @@ class Results(Protocol):
         facts: Any,
         reference_node: slicer.vtkMRMLVolumeNode | None,
         undersampled: Sequence[str],
-    ) -> list[Any]: ...
+    ) -> Generator[None, None, list[Any]]: ...
 
     def find_outputs(self, scene: slicer.vtkMRMLScene) -> list[Any]: ...
 
 
 class Views(Protocol):
     """How images are shown (`views`)."""
+
+    def register(self, layout_manager: Any) -> None: ...
 
     def compare(self, layout_manager: Any, reference_id: str, output_id: str, std_id: str) -> str: ...
 

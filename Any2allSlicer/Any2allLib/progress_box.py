@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from slicer.i18n import tr as _
 
 from .job import JobSnapshot
-from .words import about
+from .words import about, listed
 
 WRONG, FINE = "color: #d64545", ""
 
@@ -37,10 +38,11 @@ class ProgressBox:
             words = f"{words}. {shown.error}"
         self.say(words, wrong=bool(shown.error))
 
-    def end(self, shown: JobSnapshot) -> None:
-        """How it ended: done goes without a bar, anything else with its reason."""
+    def end(self, shown: JobSnapshot, made: Sequence[str] = ()) -> None:
+        """How it ended: with what was ``made``, or with the reason why nothing was."""
         self._ui.progressBar.visible = self._ui.resumeButton.visible = False
-        self.say(f"{shown.title}. {shown.error}".strip(), wrong=shown.state in ("failed", "lost"))
+        words = _("{0} made.").format(listed(made)) if made else shown.error
+        self.say(f"{shown.title}. {words}".strip(), wrong=shown.state in ("failed", "lost"))
 
     def say(self, words: str, wrong: bool = False) -> None:
         """A line of words; '' hides it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from .nodes import corners, nodes_by_class, shape_of, world_affine
 from .outputs import CREATED, Output, find_outputs, output_of
 from .protocol import ModalityInfo, ResultInfo
 
-__all__ = ["Output", "RunFacts", "find_outputs", "show_results"]
+__all__ = ["Output", "RunFacts", "find_outputs", "show_pieces", "show_results"]
 
 SAME_MM = 1e-3  # corners of a result and of the reference volume
 DICOM_KINDS = {"MR": "MR", "CT": "CT", "PET": "PT"}
@@ -115,17 +115,46 @@ def show_results(
         ValueError: in words; a file is missing, broken, off the reference's grid, or holds voxels that are no numbers.
             The scene is as it was then.
     """
+    return nifti.exhaust(show_pieces(scene, folder, results, stack, facts, reference_node, undersampled))
+
+
+def show_pieces(
+    scene: slicer.vtkMRMLScene,
+    folder: Path | str,
+    results: Sequence[ResultInfo],
+    stack: Sequence[ModalityInfo],
+    facts: RunFacts,
+    reference_node: slicer.vtkMRMLScalarVolumeNode | None,
+    undersampled: Collection[str],
+) -> Generator[None, None, list[Output]]:
+    """As `show_results`, in pieces, so that a GUI can live in between.
+
+    The scene hears of it in the last piece only. Returns the outputs (``StopIteration.value``).
+    """
     plans = planned(Path(folder), results, stack, undersampled)
     grid = None
     if reference_node is not None:
         grid = (world_affine(reference_node), shape_of(reference_node), f"the volume '{reference_node.GetName()}'")
     volumes = []
-    for plan in plans:  # every file is good before the first node is made
-        array, affine = nifti.read(plan.file)
+    for plan in plans:  # every file is good before the first node comes into the scene
+        array, affine = yield from nifti.reading(plan.file)
         _check(plan, array, affine, grid)
         grid = grid or (affine, array.shape[::-1], f"the result '{plan.name}'")
-        volumes.append((array, affine))
-    return _added(scene, plans, volumes, facts)
+        yield
+        attributes = {**facts.attributes(), **plan.attributes()}
+        look = display.look_of(plan.modality, plan.role, plan.origin, array)
+        volumes.append(Volume(plan, _node(array, affine, attributes), look))
+        yield
+    return _added(scene, volumes)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One volume that is ready for the scene."""
+
+    plan: Plan
+    node: slicer.vtkMRMLScalarVolumeNode
+    look: display.Look
 
 
 def planned(
@@ -178,29 +207,23 @@ def _check(plan: Plan, array: np.ndarray, affine: np.ndarray, grid: Grid | None)
         )
 
 
-def _added(
-    scene: slicer.vtkMRMLScene,
-    plans: Sequence[Plan],
-    volumes: Sequence[tuple[np.ndarray, np.ndarray]],
-    facts: RunFacts,
-) -> list[Output]:
-    """The nodes in their folder; taken out again when anything fails on the way."""
+def _added(scene: slicer.vtkMRMLScene, volumes: Sequence[Volume]) -> list[Output]:
+    """Everything in the scene, in a folder; taken out again when anything fails on the way."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    names = unique_names([plan.name for plan in plans], _names(scene))
-    made, folder = [], None
+    names = unique_names([volume.plan.name for volume in volumes], _names(scene))
+    folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), f"Any2all {datetime.now():%Y-%m-%d %H:%M:%S}")
     try:
-        folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), f"Any2all {datetime.now():%Y-%m-%d %H:%M:%S}")
-        for plan, name, (array, affine) in zip(plans, names, volumes):
-            node = _node(name, array, affine, {**facts.attributes(), **plan.attributes()})
-            made.append(scene.AddNode(node))
-            _into_folder(hierarchy, folder, node, plan)
-            _show(node, plan, array)
-        return [output_of(mean) for mean in _linked(plans, made)]
+        for volume, name in zip(volumes, names):
+            volume.node.SetName(name)
+            scene.AddNode(volume.node)
+            _into_folder(hierarchy, folder, volume)
+            display.show(volume.node, volume.look)
+        return [output_of(mean) for mean in _linked(volumes)]
     except BaseException:
-        for node in made:
-            _remove(scene, node)
-        if folder is not None:
-            hierarchy.RemoveItem(folder)
+        for volume in volumes:
+            if volume.node.GetScene() is not None:
+                _remove(scene, volume.node)
+        hierarchy.RemoveItem(folder)
         raise
 
 
@@ -211,16 +234,13 @@ def _remove(scene: slicer.vtkMRMLScene, node: slicer.vtkMRMLScalarVolumeNode) ->
     scene.RemoveNode(node)
 
 
-def _node(
-    name: str, array: np.ndarray, affine: np.ndarray, attributes: Mapping[str, str]
-) -> slicer.vtkMRMLScalarVolumeNode:
+def _node(array: np.ndarray, affine: np.ndarray, attributes: Mapping[str, str]) -> slicer.vtkMRMLScalarVolumeNode:
     """A volume that belongs to no scene and to no file yet: saving the scene writes it anew."""
     image, matrix = vtk.vtkImageData(), vtk.vtkMatrix4x4()
     image.SetDimensions(*array.shape[::-1])
     image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True))
     matrix.DeepCopy([float(value) for value in affine.ravel()])
     node = slicer.vtkMRMLScalarVolumeNode()
-    node.SetName(name)
     for key, value in attributes.items():  # before the scene hears of it, so that nobody takes it for an input
         node.SetAttribute(key, value)
     node.SetIJKToRASMatrix(matrix)
@@ -228,39 +248,27 @@ def _node(
     return node
 
 
-def _into_folder(
-    hierarchy: slicer.vtkMRMLSubjectHierarchyNode, folder: int, node: slicer.vtkMRMLScalarVolumeNode, plan: Plan
-) -> None:
+def _into_folder(hierarchy: slicer.vtkMRMLSubjectHierarchyNode, folder: int, volume: Volume) -> None:
     """Slicer's DICOM export takes a series' tags from its item (qSlicerDICOMTagEditorWidget.cxx)."""
-    item = hierarchy.GetItemByDataNode(node)
+    item = hierarchy.GetItemByDataNode(volume.node)
     if item == hierarchy.GetInvalidItemID():
-        item = hierarchy.CreateItem(folder, node)
+        item = hierarchy.CreateItem(folder, volume.node)
     hierarchy.SetItemParent(item, folder)
-    for key, value in plan.attributes().items():
+    for key, value in volume.plan.attributes().items():
         if key.startswith("DICOM."):
             hierarchy.SetItemAttribute(item, key, value)
 
 
-def _show(node: slicer.vtkMRMLScalarVolumeNode, plan: Plan, array: np.ndarray) -> None:
-    modality = plan.modality
-    if plan.role == "std":
-        low, high = display.std_range(array)
-        display.show_std(node, f"{modality.name} std ({modality.units})", low, high, float(array.max()))
-    else:
-        display.show_image(node, *display.window(modality, plan.origin, array), modality.display.colormap)
-
-
-def _linked(
-    plans: Sequence[Plan], nodes: Sequence[slicer.vtkMRMLScalarVolumeNode]
-) -> Iterator[slicer.vtkMRMLScalarVolumeNode]:
+def _linked(volumes: Sequence[Volume]) -> list[slicer.vtkMRMLScalarVolumeNode]:
     """The means, once each refers to its std and samples."""
-    means = {plan.modality.name: node for plan, node in zip(plans, nodes) if plan.role == plan.origin}
-    for plan, node in zip(plans, nodes):
-        if plan.role == "std":
-            means[plan.modality.name].SetNodeReferenceID(outputs.STD, node.GetID())
-        elif plan.role == "sample":
-            means[plan.modality.name].AddNodeReferenceID(outputs.SAMPLE, node.GetID())
-    return iter(means.values())
+    means = {v.plan.modality.name: v.node for v in volumes if v.plan.role == v.plan.origin}
+    for volume in volumes:
+        mean, node_id = means[volume.plan.modality.name], volume.node.GetID()
+        if volume.plan.role == "std":
+            mean.SetNodeReferenceID(outputs.STD, node_id)
+        elif volume.plan.role == "sample":
+            mean.AddNodeReferenceID(outputs.SAMPLE, node_id)
+    return list(means.values())
 
 
 def unique_names(names: Sequence[str], taken: Collection[str]) -> list[str]:

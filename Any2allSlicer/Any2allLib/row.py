@@ -60,12 +60,11 @@ class ModalityRow:
         self.buttons[row.status].checked = True
         self.selector.setCurrentNodeID(row.volume)
         self.acceleration.value, self.coils.value = row.acceleration, row.coils
-        if self.raw_path.currentPath != row.raw_file:
+        if row.raw_file and self.raw_path.currentPath != row.raw_file:
             self.raw_path.currentPath = row.raw_file
         if _size_of(self.voxel_size.text) != row.voxel_size_mm:
             self.voxel_size.text = _size_text(row.voxel_size_mm)
-        if row.raw_file:
-            self.source.currentIndex = _RAW_FILE
+        self.source.currentIndex = _SIMULATE if row.simulated or row.status != "undersampled" else _RAW_FILE
         self._showing = False
         self._arrange()
 
@@ -156,7 +155,7 @@ class ModalityRow:
 
     def _arrange(self) -> None:
         """Show what this status needs."""
-        row, from_file = self._row, self.source.currentIndex == _RAW_FILE
+        row, from_file = self._row, bool(self._row.raw_file or self._row.from_file)
         undersampled = row.status == "undersampled"
         self.raw.visible = undersampled
         self.acceleration.visible = self.coils.visible = undersampled and not from_file
@@ -185,12 +184,13 @@ class ModalityRow:
             self._on_volume(node)
 
     def _on_source(self, index: int) -> None:
-        self._row.raw_file = self.raw_path.currentPath if index == _RAW_FILE else ""
+        self._row.from_file = index == _RAW_FILE
+        self._row.raw_file = self.raw_path.currentPath if self._row.from_file else ""
         self._tell()
 
     def _on_raw_file(self, path: str) -> None:
         if not self._showing:
-            self._row.raw_file = path if self.source.currentIndex == _RAW_FILE else ""
+            self._row.raw_file = path if self._row.from_file else ""
             self._tell()
 
     def _on_voxel_size(self, text: str) -> None:

@@ -9,7 +9,7 @@ import copy
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from .client import Client
+from .client import Call, Client
 from .form import Form
 from .job import JobRun, JobSnapshot
 from .parts import Parts
@@ -54,25 +54,21 @@ class Run:
         self._results.mkdir()
         self._sources = list(self._order.form.upload_names().items())
         self._files: dict[str, Path] = {}
-        self._pieces: Iterator[float] | None = None
+        self._pieces: Generator[Any, None, Any] | None = None
         self._job: JobRun | None = None
-        self._state, self._error, self._written = "writing", "", 0.0
+        self._farewell: Call[None] | None = None
+        self._state, self._error = "writing", ""
 
     @property
     def is_over(self) -> bool:
         return self._state in ("done", "failed", "cancelled", "lost")
-
-    @property
-    def server_is_away(self) -> bool:
-        """Whether the last that was heard of the server is that it does not answer."""
-        return self._job is not None and self._job.failure is not None and self._job.failure.again
 
     def tick(self, now: float, budget_s: float = 0.02) -> bool:
         """Go on for about ``budget_s`` seconds at the monotonic time ``now`` → whether all is over."""
         if self._state == "writing":
             self._write(budget_s)
         elif self._state == "loading":
-            self._load()
+            self._load(budget_s)
         elif self._job is not None and not self.is_over:
             self._job.tick(now, budget_s)
             self._follow_job()
@@ -91,15 +87,24 @@ class Run:
         self._job.resume(now)
         self._state = self._job.state
 
-    def close(self, words: str = "") -> None:
-        """Leave at once, as when the scene is closed; ``words`` say why. The server is told, if that can be done."""
-        if self.is_over:
-            return
-        self.cancel()
+    def leave(self, words: str = "") -> None:
+        """Be over at once, as when the scene is closed; ``words`` say why. `tell_server` does the rest."""
+        if not self.is_over:
+            self.cancel()
+            self._end("cancelled", words)
+
+    def tell_server(self, now: float) -> bool:
+        """Go on telling the server to stop, or to forget the results that are here → whether that is over."""
+        if self._farewell is not None:
+            return self._farewell.tick(0.01)
+        return self._job is None or self._job.is_over or self._job.tick(now, 0.01)
+
+    def close(self) -> None:
+        """Leave, and wait for nothing: the module goes away."""
+        self.leave()
+        self.tell_server(time.monotonic())  # one chance to hand the message to the network
         if self._job is not None:
-            self._job.tick(time.monotonic(), 0.01)  # one chance to hand the message to the network
             self._job.close()
-        self._end("cancelled", words)
 
     def snapshot(self) -> JobSnapshot:
         """What the panel shows."""
@@ -120,8 +125,7 @@ class Run:
         try:
             while self._state == "writing" and time.monotonic() < deadline:
                 if self._pieces is not None:
-                    self._written = next(self._pieces, 1.0)
-                    self._pieces = None if self._written >= 1.0 else self._pieces
+                    self._next_piece()
                 elif len(self._files) < len(self._sources):
                     self._begin_file(*self._sources[len(self._files)])
                 else:
@@ -129,13 +133,22 @@ class Run:
         except (ValueError, OSError) as error:
             self._end("failed", str(error))
 
+    def _next_piece(self) -> Any:
+        """One piece of what is written or loaded → what it has come to, once it has ended."""
+        try:
+            next(self._pieces)
+        except StopIteration as end:
+            self._pieces = None
+            return end.value
+        return None
+
     def _begin_file(self, source: str, name: str) -> None:
         node = self._scene.GetNodeByID(source)
         if node is None and source in {row.volume for row in self._order.form.rows.values() if row.uses_volume}:
             raise ValueError(_("A volume left the scene before it was sent."))
         self._files[name] = Path(source) if node is None else self._folder / name
         if node is not None:
-            self._pieces = iter(self._parts.upload.write_pieces(node, self._files[name]))
+            self._pieces = self._parts.upload.write_pieces(node, self._files[name])
 
     def _submit(self) -> None:
         order = self._order
@@ -147,29 +160,38 @@ class Run:
     def _follow_job(self) -> None:
         state = self._job.state
         if state == "done":
-            self._state = "loading"
+            self._begin_loading()
         elif self._job.is_over:
             self._end(state)
         else:
             self._state = state
 
-    def _load(self) -> None:
-        order, form = self._order, self._order.form
+    def _begin_loading(self) -> None:
+        form = self._order.form
         reference = self._scene.GetNodeByID(form.reference_volume) if form.reference_volume else None
+        self._pieces = self._parts.results.show_pieces(
+            self._scene,
+            self._results,
+            self._job.results,
+            self._order.info.stack,
+            self._facts(),
+            reference,
+            form.named("undersampled"),
+        )
+        self._state = "loading"
+
+    def _load(self, budget_s: float) -> None:
+        """Bring pieces of the results into the scene until the time is up; the scene sees all of them or none."""
+        deadline = time.monotonic() + budget_s
         try:
-            self.outputs = self._parts.results.show_results(
-                self._scene,
-                self._results,
-                self._job.results,
-                order.info.stack,
-                self._facts(),
-                reference,
-                form.named("undersampled"),
-            )
+            while self._pieces is not None and time.monotonic() < deadline:
+                self.outputs = self._next_piece() or []
         except (ValueError, OSError) as error:
             self._end("failed", str(error))
             return
-        self._end("done")
+        if self._pieces is None:
+            self._end("done")
+            self._farewell = self._order.client.cancel(self._job.job_id)
 
     def _facts(self) -> Any:
         """What the result volumes remember of their making."""
@@ -190,7 +212,7 @@ class Run:
 
     def _end(self, state: str, error: str = "") -> None:
         self._state, self._error = state, error
-        if self._pieces is not None and hasattr(self._pieces, "close"):
+        if self._pieces is not None:
             self._pieces.close()
         self._pieces = None
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -13,6 +13,7 @@ from .form import Form
 from .parts import Parts
 
 BLINK_S = 0.6
+ROW_PX, MOST_ROWS = 24, 6  # of the list; more rows are scrolled to
 WARNING_STYLE = "color: #d08a00"
 
 
@@ -35,8 +36,9 @@ class ResultsSection:
         self._comparing = False
         self._blink_at = 0.0
         self._prepare_table()
-        ui.warningsLabel.styleSheet = ui.outputCaption.styleSheet = WARNING_STYLE
-        ui.readoutLabel.styleSheet = "font-size: 15px; font-weight: bold"
+        parts.views.register(slicer.app.layoutManager())
+        ui.warningsLabel.styleSheet = WARNING_STYLE
+        ui.readoutLabel.styleSheet = "font-weight: bold"
         ui.outputsTable.connect("itemSelectionChanged()", self._on_selected)
         ui.compareButton.connect("clicked(bool)", lambda: self.compare())
         ui.stdCheck.connect("toggled(bool)", lambda _on: self._on_overlay())
@@ -60,6 +62,7 @@ class ResultsSection:
             self.outputs = found
             table.blockSignals(True)
             table.rowCount = len(found)
+            table.setFixedHeight(ROW_PX * (1 + min(max(len(found), 1), MOST_ROWS)) + 4)
             for row, output in enumerate(found):
                 self._fill(row, output)
             ids = [output.mean_id for output in found]
@@ -133,11 +136,12 @@ class ResultsSection:
         table = self._ui.outputsTable
         table.setHorizontalHeaderLabels([_("Image"), _("Uncertainty"), _("Units")])
         header = table.horizontalHeader()
+        header.setFixedHeight(ROW_PX)
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
         header.setSectionResizeMode(1, qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(2, qt.QHeaderView.ResizeToContents)
         table.verticalHeader().hide()
-        table.verticalHeader().setDefaultSectionSize(24)
+        table.verticalHeader().setDefaultSectionSize(ROW_PX)
         table.setTabKeyNavigation(False)  # Tab leaves the table
 
     def _fill(self, row: int, output: Any) -> None:
@@ -145,7 +149,7 @@ class ResultsSection:
         spread = _("yes") if output.std_id else _("none: one sample")
         for column, text in enumerate((node.GetName() if node else output.modality, spread, output.units)):
             item = qt.QTableWidgetItem(text)
-            item.setToolTip(output.caption or text)
+            item.setToolTip(f"{output.modality} {output.caption}." if output.caption else text)
             self._ui.outputsTable.setItem(row, column, item)
 
     def _fill_blink(self) -> None:
@@ -169,8 +173,6 @@ class ResultsSection:
         output, ui = self.current, self._ui
         ui.compareButton.enabled = output is not None
         ui.stdCheck.enabled = output is not None and bool(output.std_id)
-        ui.outputCaption.text = f"{output.modality} {output.caption}." if output is not None and output.caption else ""
-        ui.outputCaption.visible = bool(ui.outputCaption.text)
         if not ui.stdCheck.enabled:
             ui.stdCheck.checked = False
         self._fill_blink()

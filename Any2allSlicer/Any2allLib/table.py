@@ -59,5 +59,11 @@ class ModalityTable:
 
 def chain_tabs(widgets: Sequence[qt.QWidget]) -> None:
     """The Tab key goes through these widgets in turn."""
-    for first, second in zip(widgets, widgets[1:]):
+    stops = [_tab_stop(widget) for widget in widgets]
+    for first, second in zip(stops, stops[1:]):
         qt.QWidget.setTabOrder(first, second)
+
+
+def _tab_stop(widget: qt.QWidget) -> qt.QWidget:
+    """The part of a compound widget that takes the keyboard: Qt passes over one that does not."""
+    return widget if widget.focusPolicy != qt.Qt.NoFocus else widget.findChild(qt.QComboBox) or widget

@@ -75,10 +75,11 @@ def write_volume(node: slicer.vtkMRMLScalarVolumeNode, path: Path | str) -> None
 def write_pieces(node: slicer.vtkMRMLScalarVolumeNode, path: Path | str) -> Iterator[float]:
     """As `write_volume`, a slice at a time, so that a GUI can live in between; yields the fraction that is done.
 
-    What it raises comes at once. Closed early, it leaves no file.
+    What it raises comes before the file is begun. Closed before it has yielded 1, it leaves no file.
     """
     array, affine = _checked(node)
-    return nifti.written(Path(path), array, affine)
+    yield from _finite(array, node.GetName())
+    yield from nifti.written(Path(path), array, affine)
 
 
 def _checked(node: slicer.vtkMRMLScalarVolumeNode) -> tuple[np.ndarray, np.ndarray]:
@@ -94,10 +95,15 @@ def _checked(node: slicer.vtkMRMLScalarVolumeNode) -> tuple[np.ndarray, np.ndarr
         raise ValueError(
             f"The axes of the volume '{name}' are not at right angles. Resample it onto a straight grid first."
         )
-    array = slicer.util.arrayFromVolume(node)
-    if array.dtype.kind == "f" and not all(np.isfinite(layer).all() for layer in array):
-        raise ValueError(f"The volume '{name}' holds voxels that are no numbers (NaN or infinite).")
-    return array, affine
+    return slicer.util.arrayFromVolume(node), affine
+
+
+def _finite(array: np.ndarray, name: str) -> Iterator[float]:
+    """Look through the voxels, yielding 0 after each slice: so much is written by then."""
+    for layer in array if array.dtype.kind == "f" else ():
+        if not np.isfinite(layer).all():
+            raise ValueError(f"The volume '{name}' holds voxels that are no numbers (NaN or infinite).")
+        yield 0.0
 
 
 def _components(node: slicer.vtkMRMLScalarVolumeNode) -> int:

@@ -38,6 +38,16 @@ def view_name(label: str) -> str:
     return f"Any2all{label}"
 
 
+def register(layout_manager: Any) -> None:
+    """Make the comparison's layouts known, before a scene comes that was saved in one of them. Once is enough."""
+    if layout_manager is None:
+        return
+    node = layout_manager.layoutLogic().GetLayoutNode()
+    for count, layout in LAYOUTS.items():
+        if not node.IsLayoutDescription(layout):
+            node.AddLayoutDescription(layout, layout_description(count))
+
+
 def compare(layout_manager: Any, reference_id: str, output_id: str, std_id: str) -> str:
     """Show reference, output and uncertainty side by side, moving together, with the crosshair.
 
@@ -51,17 +61,14 @@ def compare(layout_manager: Any, reference_id: str, output_id: str, std_id: str)
     if layout_manager is None:
         return "There are no slice views to compare in: Slicer runs without its window."
     volumes = [reference_id, output_id] + [std_id] * bool(std_id)
-    layout = LAYOUTS[len(volumes)]
-    node = layout_manager.layoutLogic().GetLayoutNode()
-    if not node.IsLayoutDescription(layout):
-        node.AddLayoutDescription(layout, layout_description(len(volumes)))
-    layout_manager.setLayout(layout)
+    register(layout_manager)
+    layout_manager.setLayout(LAYOUTS[len(volumes)])
     widgets = [layout_manager.sliceWidget(view_name(label)) for label, _ in VIEWS[: len(volumes)]]
     if None in widgets:
         return "Slicer did not make the views of the comparison."
     for widget, volume in zip(widgets, volumes):
         _fill(widget, volume)
-    _show_crosshair(node.GetScene())
+    _show_crosshair(layout_manager.layoutLogic().GetMRMLScene())
     legend(True)
     return ""
 
@@ -101,25 +108,28 @@ def overlay(std_id: str | None, opacity: float = 0.5) -> None:
 
     Views that show the output get it; where none does, all views are brought to show both.
     """
+    mean = [output.mean_id for output in made.find_outputs(slicer.mrmlScene) if std_id and output.std_id == std_id]
+    composites = _composites() if mean else []
+    targets = [composite for composite in composites if composite.GetBackgroundVolumeID() in mean] or composites
     for composite in _composites(hidden=True):
-        if _is_std(composite.GetForegroundVolumeID()):
+        if composite not in targets and _is_std(composite.GetForegroundVolumeID()):
             composite.SetForegroundVolumeID(None)
             composite.SetForegroundOpacity(0.0)
-    means = [output.mean_id for output in made.find_outputs(slicer.mrmlScene) if std_id and output.std_id == std_id]
-    for mean_id in means:
-        composites = _composites()
-        shown = [composite for composite in composites if composite.GetBackgroundVolumeID() == mean_id]
-        for composite in shown or composites:
-            composite.SetBackgroundVolumeID(mean_id)
-            composite.SetForegroundVolumeID(std_id)
-            composite.SetForegroundOpacity(float(opacity))
+    for composite in targets:
+        composite.SetBackgroundVolumeID(mean[0])
+        composite.SetForegroundVolumeID(std_id)
+        composite.SetForegroundOpacity(float(opacity))
     legend(True)
 
 
 def blink(first_id: str, second_id: str) -> None:
-    """Every view that shows one of two volumes shows the other; where none does, all show the first."""
+    """Every view that shows one of two volumes shows the other; where none does, all show the first.
+
+    In the comparison only the output's view blinks, beside a reference that stands still.
+    """
     other = {first_id: second_id, second_id: first_id}
     composites = _composites()
+    composites = [c for c in composites if c.GetLayoutName() == view_name("Output")] or composites
     shown = [composite for composite in composites if composite.GetBackgroundVolumeID() in other]
     for composite in shown or composites:
         composite.SetBackgroundVolumeID(other.get(composite.GetBackgroundVolumeID(), first_id))
@@ -145,5 +155,7 @@ def _composites(hidden: bool = False) -> list[slicer.vtkMRMLSliceCompositeNode]:
     manager = slicer.app.layoutManager()
     if manager is None:
         return []
+    nodes = manager.layoutLogic().GetViewNodes()
+    visible = [nodes.GetItemAsObject(index) for index in range(nodes.GetNumberOfItems())]
     widgets = [manager.sliceWidget(name) for name in manager.sliceViewNames()]
-    return [w.mrmlSliceCompositeNode() for w in widgets if hidden or w.mrmlSliceNode().IsMappedInLayout()]
+    return [widget.mrmlSliceCompositeNode() for widget in widgets if hidden or widget.mrmlSliceNode() in visible]

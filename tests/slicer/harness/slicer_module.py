@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import sys
 import time
@@ -67,6 +68,7 @@ class World:
 
 def install() -> None:
     """Put ``qt``, ``ctk`` and the missing parts of ``slicer`` in their places; once for a process."""
+    _keep_singletons_alive()
     qt_module.application()
     problems.install()
     sys.modules["qt"], sys.modules["ctk"] = qt_module.build(), ctk_module.build()
@@ -76,6 +78,16 @@ def install() -> None:
             setattr(slicer, name.removeprefix("slicer."), module)
     for widget in WIDGETS:
         setattr(slicer, widget.__name__, pythonqt.proxy_class(widget))
+
+
+def _keep_singletons_alive() -> None:
+    """PySide6 (processEvents, findData) takes references to None, True and False away that it never had.
+
+    Before Python 3.12 none are left one day, and the process is aborted.
+    """
+    if sys.version_info < (3, 12):
+        for singleton in (None, True, False):
+            ctypes.c_ssize_t.from_address(id(singleton)).value += 2**40
 
 
 def _caches(scene: slicer.vtkMRMLScene, folder: Path) -> None:

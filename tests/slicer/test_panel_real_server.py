@@ -1,0 +1,73 @@
+"""The whole way against a real server process: real volumes go out, real results come back onto the anatomy."""
+
+from __future__ import annotations
+
+import gzip
+import urllib.request
+
+import numpy as np
+import pytest
+import slicer
+from harness.scripted import SampleDataLogic
+from panel_driver import MODULE, Person, affine
+from real_server import real_server, server_python, write_tiny_prior
+
+SHAPE = (6, 40, 32)
+
+
+def head(scale: float) -> np.ndarray:
+    """An ellipsoid with a brighter half, so that left and right differ."""
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing="ij")
+    inside = z**2 / 4 + y**2 + x**2 < 0.8
+    return (scale * inside * (1.0 + 0.3 * (x > 0))).astype(np.float32)
+
+
+@pytest.fixture
+def person(load_module, run_events, tmp_path):
+    """At a panel that is connected to a real server with an untrained prior."""
+    python = server_python()
+    if python is None:
+        pytest.skip("no server environment: set ANY2ALL_SERVER_PYTHON, or the whole way is NOT tested")
+    model = write_tiny_prior(python, tmp_path / "prior")
+    with real_server(python, tmp_path / "server", model) as url:
+        someone = Person(load_module(MODULE), None, run_events)
+        someone.ui.urlCombo.setEditText(url)
+        someone.panel.connection.test(90.0)
+        someone.wait(lambda: someone.panel.connection.info is not None, 90)
+        yield someone
+
+
+def test_the_whole_way(person):
+    for name, scale in (("T1", 800.0), ("t2_tse", 500.0)):
+        slicer.util.addVolumeFromArray(head(scale), affine(), name)
+    person.idle()
+    assert person.ticks()["T1"] == person.ticks()["T2"] == "available"
+    person.click("T2_undersampled")  # measured by the simulation of the server
+    for name in ("T2FLAIR", "T2star", "PET"):
+        person.find(f"{name}_wanted").checked = False
+    person.ui.stepsSpin.value, person.ui.samplesSpin.value = 5, 2
+    person.apply()
+    person.wait(lambda: person.panel.run is None, 120)
+    assert person.ui.progressLabel.text.startswith("Done."), person.ui.progressLabel.text
+    assert sorted(person.made()) == [
+        "CT · synthesised · Any2all",
+        "CT · uncertainty (std) · Any2all",
+        "T2 · reconstructed · Any2all",
+        "T2 · uncertainty (std) · Any2all",
+    ]
+    t1, t2 = slicer.util.getNode("T1"), slicer.util.getNode("T2 · reconstructed · Any2all")
+    values = slicer.util.arrayFromVolume(t2)
+    assert values.shape == SHAPE and np.isfinite(values).all()
+    assert np.allclose(slicer.util.arrayFromVolume(t1) > 0, head(1.0) > 0)
+    given = head(500.0)
+    assert np.corrcoef(values.ravel(), given.ravel())[0, 1] > 0.5  # the data was seen: not turned, not flipped
+    assert t2.GetAttribute("Any2all.Steps") == "5" and person.left_behind() == []
+    the_sample_data_is_there(person)
+
+
+def the_sample_data_is_there(person) -> None:
+    """What the module has registered can be fetched from this server."""
+    for uri in SampleDataLogic.registered[0]["uris"]:
+        address = uri.replace("http://127.0.0.1:8000", person.panel.connection.url)
+        with urllib.request.urlopen(address, timeout=10) as reply:
+            assert gzip.decompress(reply.read())[344:347] == b"n+1", uri
