@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from .protocol import ModalityInfo, ResultInfo
 __all__ = ["Output", "RunFacts", "find_outputs", "show_pieces", "show_results"]
 
 SAME_MM = 1e-3  # corners of a result and of the reference volume
+VOXELS_AT_ONCE = 2**21  # that are looked at between two ticks of the GUI
 DICOM_KINDS = {"MR": "MR", "CT": "CT", "PET": "PT"}
 DESCRIPTION = "DICOM.SeriesDescription"
 
@@ -138,11 +139,12 @@ def show_pieces(
     volumes = []
     for plan in plans:  # every file is good before the first node comes into the scene
         array, affine = yield from nifti.reading(plan.file)
+        yield from _checking(plan, array)
         _check(plan, array, affine, grid)
         grid = grid or (affine, array.shape[::-1], f"the result '{plan.name}'")
-        yield
         attributes = {**facts.attributes(), **plan.attributes()}
         look = display.look_of(plan.modality, plan.role, plan.origin, array)
+        yield
         volumes.append(Volume(plan, _node(array, affine, attributes), look))
         yield
     return _added(scene, volumes)
@@ -188,11 +190,19 @@ def _file(folder: Path, name: str) -> Path:
 Grid = tuple  # (world affine (4, 4), shape (I, J, K), in words whose)
 
 
+def _checking(plan: Plan, array: np.ndarray) -> Iterator[None]:
+    """Whether voxels can be what they are said to be, some layers at a time."""
+    layers = max(1, VOXELS_AT_ONCE // max(1, array[0].size))
+    for start in range(0, len(array), layers):
+        some = array[start : start + layers]
+        if not np.isfinite(some).all():
+            raise ValueError(f"The result '{plan.name}' holds voxels that are no numbers.")
+        if plan.role == "std" and some.min() < 0:
+            raise ValueError(f"The result '{plan.name}' holds uncertainties below zero.")
+        yield
+
+
 def _check(plan: Plan, array: np.ndarray, affine: np.ndarray, grid: Grid | None) -> None:
-    if not np.isfinite(array).all():
-        raise ValueError(f"The result '{plan.name}' holds voxels that are no numbers.")
-    if plan.role == "std" and array.min() < 0:
-        raise ValueError(f"The result '{plan.name}' holds uncertainties below zero.")
     if grid is None:
         return
     wanted, shape, whose = grid

@@ -21,6 +21,7 @@ from .settings import ServerSettings
 APP = Path(__file__).resolve().parents[1]
 CANCEL_PATIENCE_S = 60.0  # registration cannot be interrupted; a worker that takes longer is ended
 EXPIRE_SECONDS = 30.0
+TIME_AGAIN_SECONDS = 60.0  # of quiet after a start or a job: the machine may have been busy when presets were timed
 REST_SECONDS = (1.0, 5.0, 30.0)  # before a worker that fell at once is started again
 DIED = Any2allError(
     "the computing process ended unexpectedly",
@@ -103,6 +104,7 @@ class Dispatcher:
         self._worker: WorkerProcess | None = None
         self._job: Job | None = None
         self._falls = 0
+        self._quiet_since: float | None = None  # and nothing has been timed in that quiet yet
         self._thread = threading.Thread(target=self._run, daemon=True, name="any2all-dispatcher")
 
     @property
@@ -151,6 +153,7 @@ class Dispatcher:
             self._have_worker()
             self._begin_job()
             self._pass_on_cancel()
+            self._time_again()
             if time.monotonic() - expired > EXPIRE_SECONDS:
                 self.book.expire()
                 expired = time.monotonic()
@@ -188,6 +191,16 @@ class Dispatcher:
             batch_size=self.settings.batch_size,
         )
 
+    def _time_again(self) -> None:
+        """What presets cost, once in every time of quiet."""
+        with self.book.changed:
+            quiet = self._quiet_since
+            if quiet is None or self._job is not None or time.monotonic() - quiet < TIME_AGAIN_SECONDS:
+                return
+            self._quiet_since, worker = None, self._worker
+        if worker is not None and worker.ready:
+            worker.order(do="time")
+
     def _pass_on_cancel(self) -> None:
         """Tell the worker of a cancelled job; end a worker that does not listen."""
         job, worker = self._job, self._worker
@@ -209,9 +222,11 @@ class Dispatcher:
             if event is None:
                 self._fallen(worker)
             elif event["event"] == "ready":
-                worker.ready, self._falls = True, 0
+                worker.ready, self._falls, self._quiet_since = True, 0, time.monotonic()
                 self.device, self.seconds_per_slice = event["device"], event["seconds_per_slice"]
                 self.log("worker ready", device=self.device)
+            elif event["event"] == "timed":
+                self.seconds_per_slice = event["seconds_per_slice"]
             elif event["event"] == "broken":
                 self.broken = event["error"]
                 self.log("worker broken", code=event["error"]["code"])
@@ -230,7 +245,7 @@ class Dispatcher:
             self.log("out of memory, again with fewer slices", job=job.id, count=event["batch_size"])
         elif kind == "done":
             self.book.end(job, "done", None, event["results"], event["warnings"], event["seconds"])
-            self._job = None
+            self._job, self._quiet_since = None, time.monotonic()
         else:
             error = event.get("error")
             self._end(job, kind, error and bounded(error, job.folder, job.folder.parent, self.settings.work_dir))

@@ -5,6 +5,7 @@ the same process could answer nobody; and because whatever kills it (the system 
 leaves the server alive to say so. Orders come as JSON lines on stdin, events leave as JSON lines on stdout:
 
     run {job, document, folder, output, batch_size}   →  stage, progress …, then done | failed | cancelled
+    time                                              →  timed: what presets cost now
     cancel {job}                                         honoured before the sampler's next step
     (stdin closed)                                       the server is gone: stop
 """
@@ -51,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     said.say("ready", **ready)
     while (order := orders.next_run()) is not None:
-        fill(order, prior, orders, said)
+        if order["do"] == "time":
+            said.say("timed", seconds_per_slice=preset_seconds(prior))
+        else:
+            fill(order, prior, orders, said)
 
 
 class Events:
@@ -77,7 +81,7 @@ class Orders:
         threading.Thread(target=self._read, args=(stream,), daemon=True).start()
 
     def next_run(self) -> dict[str, Any] | None:
-        """The next study; None when the server is gone."""
+        """The next study, or a timing; None when the server is gone."""
         return self.runs.get()
 
     def unwanted(self, job: str) -> bool:
@@ -87,7 +91,7 @@ class Orders:
     def _read(self, stream: TextIO) -> None:
         for line in stream:
             order = json.loads(line)
-            if order["do"] == "run":
+            if order["do"] in ("run", "time"):
                 self.runs.put(order)
             else:
                 self.cancelled.add(order["job"])

@@ -99,6 +99,15 @@ def test_a_worker_that_is_killed_is_replaced_and_says_what_became_of_its_job(ben
     assert any(event == "worker fell" for event, _ in bench.logged)
 
 
+def test_presets_are_timed_again_in_quiet(bench, phantom_files, monkeypatch):
+    """A start on a busy machine must not leave its numbers for ever."""
+    monkeypatch.setattr("lib.dispatch.TIME_AGAIN_SECONDS", 0.2)
+    bench.run(phantom_files, study(steps=1))
+    bench.dispatcher.seconds_per_slice = {}
+    wait_until(lambda: set(bench.dispatcher.seconds_per_slice) == {"fast", "balanced", "best"})
+    assert bench.run(phantom_files, study(steps=1)).state == "done"
+
+
 def test_stopping_cancels_what_takes_too_long_and_keeps_what_waits(tmp_path, tiny_model_file, phantom_files):
     bench = Bench(tmp_path / "work", tiny_model_file, batch_size=1, limits=Limits(shutdown_seconds=1))
     running, waiting = (bench.submit(phantom_files, study(steps=400)) for _ in range(2))
