@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import nibabel as nib
 import numpy as np
+from nibabel import orientations
 
 from .errors import Any2allError
 from .geometry import Grid, Volume, canonical, check_overlap, read_volume
+from .geometry.grid import CANONICAL_CODES
 from .intensity import head_mask, scale_of
 from .kspace.acquisition import Acquisition
-from .kspace.formats import read_coil_maps, read_kspace
+from .kspace.formats import RawKspace, read_coil_maps, read_kspace
+from .kspace.orientation import oriented
 from .kspace.prepare import prepare
 from .kspace.reconstruct import first_reconstruction
 from .kspace.simulate import simulate_kspace
@@ -69,7 +73,8 @@ def read_inputs(spec: StudySpec, stack: Stack) -> Inputs:
     """
     volumes = {n: read_volume(spec.modalities[n].file, f"modalities.{n}.file") for n in spec.available}
     images = tuple(_given_image(name, canonical(volumes[name]), stack) for name in spec.available)
-    centre = images[0].volume.grid if images else None
+    given = {image.name: image.volume.grid for image in images}
+    centre = given.get(spec.reference, next(iter(given.values()), None))
     raw = tuple(_raw_data(spec.modalities[name], stack, centre) for name in spec.undersampled)
     reference = volumes.get(spec.reference)
     if reference is None:
@@ -122,10 +127,29 @@ def _measured(modality: ModalitySpec) -> Acquisition:
     if modality.coil_maps is not None:
         maps = read_coil_maps(modality.coil_maps, raw.kspace, f"{key}.coil_maps")
         raw = replace(raw, coil_maps=maps)
-    if modality.voxel_size_mm is not None:
-        raw = replace(raw, voxel_size_mm=modality.voxel_size_mm)
     with _keys_of(modality):
-        return prepare(raw, modality.noise_std)
+        return prepare(_placed(raw, modality), modality.noise_std)
+
+
+def _placed(raw: RawKspace, modality: ModalitySpec) -> RawKspace:
+    """Raw data with the geometry that counts: its file's, unless the study says otherwise or the file says nothing.
+
+    Without the file's, the axes are turned as ``orientation`` says (else as the file does, where it says anything), and
+    where the data lies, `_raw_grid` takes from the reference.
+    """
+    known = raw.affine is not None and modality.geometry == "header"
+    if known and (modality.voxel_size_mm or modality.orientation):
+        note = "the file says where it lies: voxel_size_mm and orientation of the study were not used"
+        return replace(raw, notes=(*raw.notes, note))
+    if known:
+        return raw
+    raw = replace(raw, voxel_size_mm=modality.voxel_size_mm or raw.voxel_size_mm)
+    if modality.orientation is not None:
+        codes = orientations.axcodes2ornt(modality.orientation)
+        directions = np.zeros((3, 3))
+        directions[codes[:, 0].astype(int), [0, 1, 2]] = codes[:, 1]
+        raw = replace(raw, affine=nib.affines.from_matvec(directions))
+    return replace(oriented(raw), affine=None)
 
 
 @contextmanager
@@ -141,7 +165,19 @@ def _keys_of(modality: ModalitySpec) -> Iterator[None]:
 
 
 def _raw_grid(modality: ModalitySpec, acquisition: Acquisition, centre: Grid | None) -> Grid:
-    """Axial, as k-space without orientation is taken to be; about the centre of the first image, else of the world."""
+    """Where the file says; else axial, as k-space without orientation is taken to be, about the centre of the reference
+    image (of the first one where the reference is raw data, of the world where there is none)."""
+    shape = (acquisition.kspace.shape[0], *acquisition.matrix)
+    if acquisition.affine is not None:
+        grid = Grid(shape, acquisition.affine)
+        if grid.codes != CANONICAL_CODES:
+            raise Any2allError(
+                "the slices of this raw data are not transverse, and the prior's are",
+                key=f"modalities.{modality.name}.kspace",
+                value=f"axes grow to {', '.join(grid.codes)}",
+                allowed="transverse slices",
+            )
+        return grid
     if acquisition.voxel_size_mm is None:
         raise Any2allError(
             "this raw data says nothing of its voxel size",
@@ -149,7 +185,6 @@ def _raw_grid(modality: ModalitySpec, acquisition: Acquisition, centre: Grid | N
             allowed="[H, W, slice] in mm",
         )
     h, w, z = acquisition.voxel_size_mm
-    shape = (acquisition.kspace.shape[0], *acquisition.matrix)
     directions = np.array([[0, 0, -1], [0, -1, 0], [1, 0, 0]], dtype=float)
     if centre is not None:
         directions = centre.affine[:3, :3] / np.array(centre.spacing_mm)

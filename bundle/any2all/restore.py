@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .diffusion.prior import PriorCard
 from .frame import Frame, effective_resolution_mm
-from .geometry import Grid, Volume, canonical, to_grid
+from .geometry import Grid, Volume, canonical, resample, to_grid
 from .inputs import Inputs, RawData
 from .intensity import from_u, head_mask, scale_of, to_u
 from .output import ModalityResult
@@ -114,20 +114,29 @@ def reconstructed(samples: Tensor, raw: RawData, frame: Frame, card: PriorCard, 
     reconstruction. ``draws``: the study's (seed, subject).
     """
     acquisition = raw.acquisition.scaled(raw.scale)
-    shape = (frame.grid.shape[1], frame.grid.shape[2])
-    up = Interpolate(shape, acquisition.matrix, frame.encoded)
-    slices = torch.arange(frame.slices.start, frame.slices.stop)
+    start, slices = _on_acquisition_grid(samples, raw, frame)
     channel = acquisition.channel().select(slices)
     noise_variance = max(acquisition.noise_std, NO_NOISE_STD) ** 2 / 2
     prior_variance = card.detail_mse.get(raw.name, DEFAULT_DETAIL_MSE)
-    start = up.forward(samples).clamp(0, None)
     if len(samples) > 1:
         keys = [(*draws, raw.name, z) for z in slices.tolist()]
         start += prior_variance / noise_variance * _noise_images(channel, noise_variance, len(samples), keys)
     solved = final_solve(channel.data, channel.operator, start, noise_variance, prior_variance)
     whole = torch.from_numpy(raw.first.data / raw.scale).expand(len(samples), *raw.grid.shape).clone()
-    whole[:, frame.slices] = solved
+    whole[:, slices] = solved
     return whole
+
+
+def _on_acquisition_grid(samples: Tensor, raw: RawData, frame: Frame) -> tuple[Tensor, Tensor]:
+    """Samples (K, Z, H, W) carried to the acquisition's slices that were sampled, and the indices of these."""
+    if frame.carries(raw):
+        up = Interpolate((frame.grid.shape[1], frame.grid.shape[2]), raw.acquisition.matrix, frame.encoded)
+        return up.forward(samples).clamp(0, None), torch.arange(frame.slices.start, frame.slices.stop)
+    middle = np.array([(s, *(n / 2 for n in raw.grid.shape[1:])) for s in range(raw.grid.shape[0])])
+    place = frame.grid.index_of(raw.grid.at(middle))[:, 0]
+    slices = torch.from_numpy(np.flatnonzero((place > -0.5) & (place < frame.grid.shape[0] - 0.5)))
+    carried = [resample(Volume(sample.numpy(), frame.grid), raw.grid, order=3).data for sample in samples]
+    return torch.from_numpy(np.stack(carried))[:, slices].clamp(0, None), slices
 
 
 def _noise_images(channel: Channel, noise_variance: float, samples: int, keys: list[tuple]) -> Tensor:

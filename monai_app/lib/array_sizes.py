@@ -79,13 +79,12 @@ def npz_bytes(file: StudyFile) -> int:
     return total
 
 
-def h5_bytes(file: StudyFile) -> int:
-    """Bytes of the arrays in an HDF5 file that the reader takes. Raises what `sizes.unpacked_bytes` says."""
+def h5_array_bytes(file: StudyFile, h5: h5py.File) -> int:
+    """Bytes of the arrays in an HDF5 file that the reader takes by name. Raises what `sizes.unpacked_bytes` says."""
     total = 0
-    with h5py.File(file.path, "r") as h5:
-        for name in ARRAYS:
-            total += _dataset_bytes(file, h5, name)
-            file.check_bytes(total)
+    for name in ARRAYS:
+        total += _dataset_bytes(file, h5, name)
+        file.check_bytes(total)
     return total
 
 

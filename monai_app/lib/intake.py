@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from any2all.errors import Any2allError
+from any2all.kspace.formats import BART
+from any2all.study.files import IMAGE_SUFFIXES
+from any2all.study.spec import BART_HEADER, KSPACE_SUFFIXES
 
 from .inflate import PIECE
 from .settings import Limits
@@ -20,7 +23,7 @@ from .sizes import check_study
 
 __all__ = ["Incoming", "check_study", "check_used", "file_name", "shown", "store_files", "study_document"]
 
-SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".h5", ".npy", ".npz")  # of files that a study takes
+SUFFIXES = (*IMAGE_SUFFIXES, *KSPACE_SUFFIXES, BART_HEADER)  # of files that a study takes
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz")
 KEY = "files"  # the field of a request that carries files, for the words of an error
 LEAST_FREE_BYTES = 1 << 28  # that stay free on the disk
@@ -259,7 +262,7 @@ def _check_depth_and_words(document: Any) -> None:
 
 
 def check_used(document: dict[str, Any], names: list[str]) -> list[str]:
-    """The uploaded names that the study mentions; every one has to be.
+    """The uploaded names that the study mentions; every one has to be. Who names one of a BART pair mentions both.
 
     Args:
         document: a study that may still be anything.
@@ -273,7 +276,9 @@ def check_used(document: dict[str, Any], names: list[str]) -> list[str]:
     mentioned = [
         entry.get(which) for entry in entries if isinstance(entry, dict) for which in ("file", "kspace", "coil_maps")
     ]
-    unused = [name for name in names if name not in mentioned]
+    known = {name for name in mentioned if isinstance(name, str)}
+    known |= {name[:-4] + suffix for name in known if name.lower().endswith(BART) for suffix in BART}
+    unused = [name for name in names if name not in known]
     if unused:
         raise Any2allError(
             "the study does not mention these files",
@@ -283,4 +288,4 @@ def check_used(document: dict[str, Any], names: list[str]) -> list[str]:
             hint="leave them out, or name them in the study",
             code="invalid_upload",
         )
-    return [name for name in names if name in mentioned]
+    return names

@@ -9,14 +9,16 @@ from any2all.errors import Any2allError
 from any2all.study.presets import preset_settings
 from any2all.study.spec import StudySpec
 
-from .array_sizes import h5_bytes, npy_bytes, npz_bytes
+from .array_sizes import npy_bytes, npz_bytes
 from .image_sizes import mha_bytes, nifti_bytes, nrrd_bytes
 from .inflate import TooMuch, Unusable
+from .raw_sizes import cfl_bytes, h5_bytes, hdr_bytes
 from .settings import Limits
 from .study_file import StudyFile
 
 _IMAGES = {".nii": nifti_bytes, ".nii.gz": nifti_bytes, ".nrrd": nrrd_bytes, ".mha": mha_bytes}
-_ARRAYS = {".npy": npy_bytes, ".npz": npz_bytes, ".h5": h5_bytes, ".hdf5": h5_bytes}
+_HDF5 = {".h5": h5_bytes, ".hdf5": h5_bytes, ".mrd": h5_bytes}
+_ARRAYS = {".npy": npy_bytes, ".npz": npz_bytes, **_HDF5, ".cfl": cfl_bytes, ".hdr": hdr_bytes}
 FORMATS = {"file": _IMAGES, "kspace": _ARRAYS, "coil_maps": _ARRAYS}
 
 
@@ -77,8 +79,11 @@ def unpacked_bytes(file: StudyFile) -> int:
         raise file.refused("unknown format", file.path.name, allowed=tuple(formats))
     try:
         return measure(file)
-    except Any2allError:
-        raise
+    except Any2allError as error:
+        if error.code in ("too_large", "invalid_image"):
+            raise
+        value = None if error.value is None else ascii(str(error.value))[1:-1][:80]  # a name in the file, perhaps
+        raise file.refused(error.message, value, error.allowed, error.hint) from None
     except TooMuch:
         raise file.too_large() from None
     except Unusable as error:

@@ -1,5 +1,7 @@
 """The prior's grid laid into raw data: same field of view, aligned FFT centres, the head inside."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from any2all.diffusion.prior import PriorCard
@@ -61,8 +63,18 @@ def test_slices_without_a_head_are_not_sampled():
     assert frame.grid.at([0, 0, 0]) == pytest.approx(frame.whole.at([2, 0, 0]))
 
 
-def test_raw_data_on_two_grids_is_refused_by_name():
+def test_raw_data_on_two_grids_takes_the_first_ones_and_says_so():
     first, second = raw((100, 100), (2.2, 2.2)), raw((120, 100), (2.0, 2.2), name="T2FLAIR")
-    with pytest.raises(Any2allError, match="T1 and T2FLAIR lie on different grids") as caught:
+    frame = lay_frame(Inputs((), (first, second), first.first), card())
+    assert frame.carries(first) and not frame.carries(second)
+    assert frame.warnings == ("T2FLAIR lies on another grid than T1: its operator changes grids",)
+
+
+def test_raw_data_whose_slices_cross_is_refused_by_name():
+    first, second = raw((100, 100), (2.2, 2.2)), raw((120, 100), (2.0, 2.2), name="T2FLAIR")
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]]
+    second = replace(second, first=Volume(second.first.data, second.grid.moved(turn)))
+    with pytest.raises(Any2allError, match="slices of T2FLAIR cross those of T1; got '29 degrees'") as caught:
         lay_frame(Inputs((), (first, second), first.first), card())
     assert caught.value.key == "modalities.T2FLAIR"

@@ -7,7 +7,14 @@ import pytest
 from any2all.errors import Any2allError
 from any2all.kspace.fourier import fft2c
 from any2all.kspace.reconstruct import sense
-from any2all.kspace.simulate import birdcage_maps, equispaced_mask, random_mask, simulate_kspace, smooth_phase
+from any2all.kspace.simulate import (
+    birdcage_maps,
+    equispaced_mask,
+    poisson_mask,
+    random_mask,
+    simulate_kspace,
+    smooth_phase,
+)
 
 
 def test_equispaced_mask_samples_the_zero_frequency_and_reports_its_true_acceleration(phantom):
@@ -77,3 +84,21 @@ def test_smooth_phase_is_estimated_and_reconstruction_is_real_again(phantom):
 def test_refusals(phantom, settings, words):
     with pytest.raises(Any2allError, match=words):
         simulate_kspace(phantom, **settings)
+
+
+def test_poisson_disc_points_are_two_dimensional_and_reconstruct(phantom):
+    acquisition = simulate_kspace(phantom[:1], acceleration=4, acs_lines=12, noise_std=0.002, mask="poisson", seed=3)
+    mask = acquisition.mask
+    assert acquisition.true_acceleration == pytest.approx(4, rel=0.1)
+    assert mask[48 - 6 : 48 + 6, 40 - 6 : 40 + 6].all() and not (mask == mask[:1]).all()
+    again = simulate_kspace(phantom[:1], acceleration=4, acs_lines=12, noise_std=0.002, mask="poisson", seed=3)
+    np.testing.assert_array_equal(again.kspace, acquisition.kspace)
+    assert (poisson_mask((96, 80), 4, 12, seed=4) != mask).any()
+    error = np.linalg.norm(sense(acquisition) - phantom[:1]) / np.linalg.norm(phantom[:1])
+    print(f"SENSE error at R = 4, Poisson-disc: {error:.3f}")
+    assert error < 0.08
+
+
+def test_a_poisson_disc_mask_that_cannot_be_is_refused(phantom):
+    with pytest.raises(Any2allError, match=r"simulate\.acceleration: no Poisson-disc mask"):
+        simulate_kspace(phantom[:1], acceleration=40, acs_lines=60, mask="poisson")

@@ -32,6 +32,7 @@ from lib.intake import check_study
 from lib.settings import Limits
 from lib.sizes import unpacked_bytes
 from lib.study_file import StudyFile
+from raw_files import header_xml
 
 LIMITS = Limits(unpacked_bytes=1_000_000, voxels=10_000)
 SHAPE = (6, 7, 8)
@@ -120,7 +121,7 @@ def virtual() -> h5py.VirtualLayout:
 
 def fastmri_like(file: h5py.File) -> None:
     file["kspace"], file["mask"], file["voxel_size_mm"] = KSPACE, np.ones(8, bool), [1.0, 1, 3]
-    file["ismrmrd_header"] = "<xml/>"
+    file["ismrmrd_header"] = header_xml((7, 8, 1))
     file["elsewhere"] = h5py.ExternalLink("/etc/x.h5", "/")
     file.create_group("noise_std")
 
@@ -153,7 +154,7 @@ GOOD = {
     "npz": ("a.npz", npz(kspace=KSPACE, mask=np.ones(8)), 128 + COMPLEX + 128 + 64),
     "npz packed": ("a.npz", npz(True, kspace=KSPACE, noise_std=np.float64(1)), 128 + COMPLEX + 128 + 8),
     "h5": ("a.h5", h5_array(), COMPLEX),
-    "h5 fastmri": ("a.h5", h5(fastmri_like), COMPLEX + 8 + 24),
+    "h5 fastmri": ("a.h5", h5(fastmri_like), COMPLEX + 8 + 24 + len(header_xml((7, 8, 1)))),
     "h5 chunks": ("a.h5", h5_array(chunks=(1, 1, 7, 5)), COMPLEX * 10 // 8),
     "h5 filters": ("a.h5", h5_array(compression="gzip", shuffle=True, fletcher32=True, chunks=(1, 2, 7, 8)), COMPLEX),
     "h5 user block": ("a.h5", h5(lambda f: f.create_dataset("kspace", data=KSPACE, compression="gzip"), 512), COMPLEX),
@@ -165,7 +166,7 @@ GOOD = {
 def test_good_files_pass_and_can_be_read(tmp_path, name, content, size):
     assert measured(tmp_path, name, content) == size
     if name.endswith((".npy", ".npz", ".h5")):
-        assert formats._read_file(tmp_path / name, "kspace")["kspace"].shape[-3:] == (2, 7, 8)
+        assert formats.read_contents(tmp_path / name, "kspace").arrays["kspace"].shape[-3:] == (2, 7, 8)
     else:
         assert read_volume(tmp_path / name, "file").data.shape == SHAPE
 

@@ -21,10 +21,12 @@ class Acquisition:
     Attributes:
         kspace: complex64 ``(Z, C, H, W)``, zero where nothing was sampled; centred orthonormal FFT.
         mask: float32 ``(H, W)``, 1 where sampled, the same for all slices.
-        coil_maps: complex64 ``(1 | Z, C, H, W)``, the image's phase folded in, sum |S|^2 = 1 on the support.
+        coil_maps: complex64 ``(1 | Z, C, H, W)``, the image's phase folded in, sum |S|^2 = 1 on the support (over
+            the file's own coils, where these are whitened ones).
         noise_std: sqrt(E|e|^2) of the complex noise, in the same units.
         voxel_size_mm: (h, w, z), where the file says so.
         notes: what a reader of the result has to know.
+        affine: RAS mm of the indices (z, h, w), 4x4, where the file says where the slices lie.
     """
 
     kspace: np.ndarray
@@ -33,6 +35,7 @@ class Acquisition:
     noise_std: float
     voxel_size_mm: tuple[float, float, float] | None = None
     notes: list[str] = field(default_factory=list)
+    affine: np.ndarray | None = None
 
     @property
     def true_acceleration(self) -> float:

@@ -29,8 +29,9 @@ class HeldOut:
 def hold_out(raw: RawKspace, fraction: float = 0.1, seed: int = 0) -> tuple[RawKspace, HeldOut]:
     """Remove a random ``fraction`` of the samples outside the calibration block.
 
-    To be called BEFORE maps, phase, noise and scale are estimated. Where the mask is 1-D along W whole lines are
-    removed, so that it stays so.
+    To be called BEFORE maps, phase, noise and scale are estimated, and after `preprocess.preprocessed`: what is held
+    out has to be of the same coils and axes as the acquisition that is scored. Where the mask is 1-D along W whole
+    lines are removed, so that it stays so.
 
     Raises:
         Any2allError: if there are too few samples outside the calibration block.

@@ -12,7 +12,7 @@ from .acquisition import Acquisition
 from .coil_maps import MIN_CALIBRATION, estimate_phase, fold_phase
 from .fourier import fft2c
 
-MaskKind = Literal["equispaced", "random"]
+MaskKind = Literal["equispaced", "random", "poisson"]
 PhaseKind = Literal["none", "smooth"]
 
 
@@ -37,6 +37,26 @@ def random_mask(width: int, acceleration: int, acs_lines: int = 0, seed: int = 0
     mask[np.random.default_rng(seed).choice(others, count - 1, replace=False)] = 1
     mask[width // 2] = 1
     return _with_acs(mask, acs_lines)
+
+
+def poisson_mask(shape: tuple[int, int], acceleration: int, acs_lines: int = 0, seed: int = 0) -> np.ndarray:
+    """Variable-density Poisson-disc points (Bridson, 2007; SigPy) with a square of calibration points: ``(H, W)``.
+
+    As 3-D scans sample their two phase-encoded directions. ``acceleration`` is the true one, calibration included.
+    """
+    _check_lines(min(shape), acceleration, acs_lines)
+    if acceleration == 1:
+        return np.ones(shape, np.float32)
+    try:
+        points = sigpy.mri.poisson(shape, acceleration, calib=(acs_lines, acs_lines), crop_corner=False, seed=seed)
+    except ValueError:
+        raise Any2allError(
+            "no Poisson-disc mask of this acceleration was found",
+            key="simulate.acceleration",
+            value=acceleration,
+            allowed="points beside the calibration square: a lower acceleration or fewer acs_lines",
+        ) from None
+    return (np.abs(points) > 0).astype(np.float32)
 
 
 def birdcage_maps(shape: tuple[int, int], coils: int = 8, radius: float = 1.5) -> np.ndarray:
@@ -69,17 +89,17 @@ def simulate_kspace(
         images: real ``(Z, H, W)``, any units; not clipped.
         coils: number of birdcage coils.
         acceleration: spacing of the lines outside the calibration block (the true R is in the result).
-        acs_lines: fully sampled lines in the middle.
+        acs_lines: fully sampled lines in the middle, or the side of the middle square of a Poisson-disc mask.
         noise_std: sqrt(E|e|^2) of the complex noise on sampled points, in the images' units.
         seed: of noise, phase and random mask; a slice's noise depends only on (seed, slice).
-        mask: equispaced or random lines along W.
+        mask: equispaced or random lines along W, or Poisson-disc points along both H and W.
         phase: "none" is the paper's setting, in which reconstruction knows the maps that made the data. "smooth" adds
             a phase per slice that reconstruction has to estimate from the calibration lines, as with measured data.
 
     Raises:
         Any2allError: for an unknown mask or phase, or too few calibration lines to estimate a phase from.
     """
-    _check_choice("mask", mask, ("equispaced", "random"))
+    _check_choice("mask", mask, ("equispaced", "random", "poisson"))
     _check_choice("phase", phase, ("none", "smooth"))
     if phase == "smooth" and acs_lines < MIN_CALIBRATION:
         raise Any2allError(
@@ -90,11 +110,7 @@ def simulate_kspace(
         )
     images = np.asarray(images, np.float32)
     slices, height, width = images.shape
-    if mask == "equispaced":
-        lines = equispaced_mask(width, acceleration, acs_lines)
-    else:
-        lines = random_mask(width, acceleration, acs_lines, seed)
-    sampled = np.repeat(lines[None], height, axis=0)
+    sampled = _sampled((height, width), mask, acceleration, acs_lines, seed)
     maps = birdcage_maps((height, width), coils)
     kspace = np.empty((slices, coils, height, width), np.complex64)
     for z in range(slices):
@@ -109,6 +125,17 @@ def simulate_kspace(
     if acs_lines:
         acquisition.notes.append(f"acceleration is {acquisition.true_acceleration:.2f} with its calibration lines")
     return acquisition
+
+
+def _sampled(shape: tuple[int, int], kind: MaskKind, acceleration: int, acs_lines: int, seed: int) -> np.ndarray:
+    """The mask ``(H, W)`` of this kind."""
+    if kind == "poisson":
+        return poisson_mask(shape, acceleration, acs_lines, seed)
+    if kind == "random":
+        lines = random_mask(shape[1], acceleration, acs_lines, seed)
+    else:
+        lines = equispaced_mask(shape[1], acceleration, acs_lines)
+    return np.repeat(lines[None], shape[0], axis=0)
 
 
 def _complex_noise(shape: tuple[int, ...], std: float, seed: tuple[int, int]) -> np.ndarray:

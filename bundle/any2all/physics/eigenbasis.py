@@ -60,6 +60,17 @@ class RowEigenbasis:
         return self.vectors.nbytes + self.values.nbytes
 
 
+def normal_rows(operator: MulticoilFourier) -> Tensor:
+    """Re(A^H A) of every slice as one W x W block per readout row, real ``(1 | B, H, W, W)``.
+
+    For a mask that is 1-D along W and images on the encoded field of view.
+    """
+    slices = max(len(operator.mask), len(operator.coil_maps))
+    chosen = (operator.select(torch.tensor([z])) for z in range(slices))
+    rows = [_normal_rows(o.coil_maps[0], _point_spread(o.mask[0, 0], o.mask.shape[-1])) for o in chosen]
+    return torch.stack(rows).to(operator.coil_maps.real.dtype)
+
+
 def _point_spread(mask: Tensor, width: int) -> Tensor:
     """g(w - w') as a ``(width, width)`` matrix; periodic in the ENCODED width, which ``mask`` ``(W,)`` has."""
     g = torch.fft.ifft(torch.fft.ifftshift(mask.to(torch.complex128)))

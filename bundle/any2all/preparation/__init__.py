@@ -1,6 +1,6 @@
 """A user's cohort made ready for training: ``configs/prepare.json``.
 
-    files → subjects → checked, registered, resampled once → folders of stacks → datalist, report, page to look at
+    files or DICOM → subjects → checked, registered, resampled once → stacks → datalist, report, page to look at
 
 Whatever makes a `Subject` whose files `geometry.read_volume` can read may stand in front of it.
 """

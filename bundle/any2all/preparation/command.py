@@ -20,6 +20,7 @@ from ..errors import Any2allError
 from ..stack import LinearNormalisation, Stack
 from ..workflow import INTERRUPTED, announce, as_count, as_flag, as_folder, front_door, shortest
 from .cohort import cohort_constants, datalist, fitted_stack, listed, split
+from .conversion import CONVERTED
 from .page import qc_page, refusals
 from .parallel import in_processes
 from .sources import Subject, find_subjects
@@ -78,6 +79,7 @@ class Preparation:
         folder.mkdir(parents=True, exist_ok=True)
         for subject in subjects:
             _sweep(folder, subject.name)
+            _sweep(folder / CONVERTED, subject.name)
         records = self._prepared(subjects, folder, settings)
         sections, notes = split(records, self.validation_fraction, settings.seed)
         training = [record for record in records if sections.get(record["subject"]) == "training"]

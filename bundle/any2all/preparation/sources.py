@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..dicom import first_dicom, scan
 from ..errors import Any2allError
 from ..stack import Stack
 from ..study.files import files_by_modality, several_files
@@ -25,6 +26,8 @@ class Subject:
         refused: modality → why none of its files is used.
         ignored: names of image files that are no modality of the stack.
         section: ``training`` or ``validation`` where the source says so, else None.
+        dicom: files and folders of DICOM that the images are still to be made of, see `conversion.from_dicom`.
+        warnings: about how the images were made.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Subject:
     refused: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     section: str | None = None
+    dicom: tuple[Path, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def find_subjects(source: str | Path, stack: Stack) -> list[Subject]:
@@ -46,7 +51,10 @@ def find_subjects(source: str | Path, stack: Stack) -> list[Subject]:
         Any2allError: no such folder or file, or nothing in it.
     """
     source = Path(str(source))
-    if source.is_dir():
+    if source.is_dir() and first_dicom(source, deep=False) is not None:
+        subjects = _of_patients(source)
+        wanted = "DICOM images"
+    elif source.is_dir():
         folders = [p for p in sorted(source.iterdir()) if p.is_dir() and not p.name.startswith(".")]
         subjects = [_of_folder(folder, stack) for folder in folders]
         wanted = "one folder per subject"
@@ -62,10 +70,22 @@ def find_subjects(source: str | Path, stack: Stack) -> list[Subject]:
 
 def _of_folder(folder: Path, stack: Stack) -> Subject:
     found, others = files_by_modality(folder, stack)
+    if not any(found.values()) and not others and first_dicom(folder) is not None:
+        return Subject(folder.name, {}, dicom=(folder,))
     refused = {name: several_files(folder, files) for name, files in found.items() if len(files) > 1}
     files = {name: files[0] for name, files in found.items() if len(files) == 1}
     ignored = tuple(file.relative_to(folder).as_posix() for file in others)
     return Subject(folder.name, files, refused, ignored)
+
+
+def _of_patients(folder: Path) -> list[Subject]:
+    """A folder in which DICOM files of several patients lie together: a subject for each, named by a number."""
+    found = scan(folder)
+    subjects = []
+    for number, patient in enumerate(found.patients, 1):
+        files = tuple(file for series in found.of(patient).series for file in series.files)
+        subjects.append(Subject(f"subject{number:02d}", {}, dicom=files))
+    return subjects
 
 
 def _of_datalist(file: Path, stack: Stack) -> list[Subject]:

@@ -2,7 +2,8 @@
 
     read → check → the first modality in stack order is the reference → rigid registration → resampled once → written
 
-A modality that cannot be used is left out with the reason; the others go on.
+Images are made of DICOM files first where the subject has those. A modality that cannot be used is left out with
+the reason; the others go on.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ..output.write import SUMMARY, whole_folder
 from ..registration import LEAST_OVERLAP, register_rigid
 from ..stack import Modality, PiecewiseNormalisation, Stack
 from .checks import PEAK, check_head, check_units, peak_warnings
+from .conversion import from_dicom
 from .picture import draw_subject
 from .sources import Subject
 
@@ -87,6 +89,8 @@ def prepare_subject(subject: Subject, folder: Path, stack: Stack, settings: Sett
     Raises:
         Any2allError: the results cannot be written.
     """
+    if subject.dicom:
+        subject = from_dicom(subject, folder, stack)
     fingerprint = _fingerprint(subject, stack, settings)
     there = _earlier(folder / subject.name, fingerprint)
     if there is not None:
@@ -98,12 +102,13 @@ def prepare_subject(subject: Subject, folder: Path, stack: Stack, settings: Sett
         "reference": None,
         "modalities": {},
         "refused": dict(subject.refused),
-        "warnings": [],
+        "warnings": list(subject.warnings),
         "ignored": list(subject.ignored),
     }
     images = _readable(subject, stack, record)
     if not images:
-        record["refused"][subject.name] = "no modality of it can be used" if record["refused"] else _nothing(subject)
+        why = "no modality of it can be used" if record["refused"] else _nothing(subject)
+        record["refused"].setdefault(subject.name, why)
         return plain({**record, "resumed": False})
     volumes = _on_one_grid(images, settings, record)
     with whole_folder(folder / subject.name, list(volumes), overwrite=True) as partial:

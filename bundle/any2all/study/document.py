@@ -28,7 +28,7 @@ class Simulation(_Document):
     coils: int = Field(8, ge=1, le=128)
     noise_std: float = Field(0.01, gt=0, le=1)
     seed: Seed = 0
-    mask: Literal["equispaced", "random"] = "equispaced"
+    mask: Literal["equispaced", "random", "poisson"] = "equispaced"
     phase: Literal["none", "smooth"] = "none"
 
 
@@ -37,11 +37,24 @@ class ModalityDocument(_Document):
 
     status: Status
     file: str | None = Field(None, description="image file, relative to the study's folder")
-    kspace: str | None = Field(None, description="raw data file (.h5, .npy, .npz), relative to the study's folder")
+    kspace: str | None = Field(
+        None,
+        description="raw data, relative to the study's folder: .h5, .mrd, .npy, .npz, or one of a .cfl and .hdr pair",
+    )
     coil_maps: str | None = Field(None, description="coil sensitivities that belong to kspace; default: estimated")
     noise_std: float | None = Field(None, gt=0, description="complex noise std of kspace in the file's units")
     voxel_size_mm: Annotated[list[Annotated[float, Field(gt=0, le=100)]], Field(min_length=3, max_length=3)] | None = (
         Field(None, description="(H, W, slice) of kspace that carries no geometry")
+    )
+    geometry: Literal["header", "reference"] | None = Field(
+        None,
+        description="where kspace lies: as its file says (default), or along the axes and about the centre of the "
+        "reference image, as it does where the file says nothing",
+    )
+    orientation: str | None = Field(
+        None,
+        pattern=r"^[RLAPSI]{3}$",
+        description="where slice, H and W of kspace grow to, when its file says nothing; default: SPL",
     )
     simulate: Simulation | None = None
 
@@ -154,6 +167,8 @@ def _allowed(node: dict[str, Any]) -> Any:
     choices = node.get("enum") or ([node["const"]] if "const" in node else None)
     if choices:
         return choices
+    if "RLAPSI" in node.get("pattern", ""):
+        return "three of the letters R, L, A, P, S, I, such as SPL"
     if "pattern" in node:
         return "letters, digits, '.', '_', '-' and blanks, a letter or digit first, at most 64"
     if node.get("type") == "array" and "minItems" in node:

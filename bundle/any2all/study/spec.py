@@ -16,7 +16,8 @@ from ..errors import Any2allError
 from ..stack import Stack
 from .document import ModalityDocument, SamplerDocument, Simulation, Status, validated
 
-KSPACE_SUFFIXES = (".h5", ".npy", ".npz")
+KSPACE_SUFFIXES = (".h5", ".npy", ".npz", ".mrd", ".cfl")
+BART_HEADER = ".hdr"  # lies beside its .cfl; a study names either
 Purpose = Literal["inference", "generate"]
 
 
@@ -32,11 +33,14 @@ class ModalitySpec:
     noise_std: float | None = None
     voxel_size_mm: tuple[float, float, float] | None = None
     simulate: Simulation | None = None
+    geometry: Literal["header", "reference"] = "header"
+    orientation: str | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Every file that this modality reads."""
-        return tuple(p for p in (self.file, self.kspace, self.coil_maps) if p is not None)
+        """Every file that this modality reads; of BART's pairs both."""
+        named = [p for p in (self.file, self.kspace, self.coil_maps) if p is not None]
+        return (*named, *(p.with_suffix(BART_HEADER) for p in named if p.suffix.lower() == ".cfl"))
 
 
 @dataclass(frozen=True)
@@ -160,10 +164,11 @@ def _modality(name: str, document: ModalityDocument | None, raw_data: bool, fold
     key = f"modalities.{name}"
     _check_keys(document, key, raw_data)
     path = {k: _path(folder, getattr(document, k), f"{key}.{k}") for k in ("file", "kspace", "coil_maps")}
-    if path["kspace"] and path["kspace"].suffix.lower() not in KSPACE_SUFFIXES:
-        raise Any2allError(
-            "unknown raw data format", key=f"{key}.kspace", value=document.kspace, allowed=KSPACE_SUFFIXES
-        )
+    taken = (*KSPACE_SUFFIXES, BART_HEADER)
+    if path["kspace"] and path["kspace"].suffix.lower() not in taken:
+        raise Any2allError("unknown raw data format", key=f"{key}.kspace", value=document.kspace, allowed=taken)
+    for which in ("kspace", "coil_maps"):
+        path[which] = _of_pair(path[which], folder, f"{key}.{which}")
     voxels = document.voxel_size_mm
     return ModalitySpec(
         name,
@@ -171,6 +176,8 @@ def _modality(name: str, document: ModalityDocument | None, raw_data: bool, fold
         noise_std=document.noise_std,
         voxel_size_mm=(voxels[0], voxels[1], voxels[2]) if voxels else None,
         simulate=document.simulate,
+        geometry=document.geometry or "header",
+        orientation=_checked_orientation(document.orientation, f"{key}.orientation"),
         **path,
     )
 
@@ -194,7 +201,8 @@ def _check_keys(document: ModalityDocument, key: str, raw_data: bool) -> None:
                 allowed="kspace, or file with simulate",
             )
         needed = {"kspace"} if "kspace" in given else {"file", "simulate"}
-        taken = {"kspace", "coil_maps", "noise_std", "voxel_size_mm"} if "kspace" in given else needed
+        beside = {"coil_maps", "noise_std", "voxel_size_mm", "geometry", "orientation"}
+        taken = needed | beside if "kspace" in given else needed
     else:
         needed = taken = {"file"} if document.status == "available" else set()
     for lacking in sorted(needed - given):
@@ -227,6 +235,34 @@ def _path(folder: Path, name: str | None, key: str) -> Path | None:
     if not found:
         raise Any2allError("the file does not exist", key=key, value=name, allowed="a file in the study's folder")
     return path
+
+
+def _of_pair(path: Path | None, folder: Path, key: str) -> Path | None:
+    """The ``.cfl`` of a BART pair, whichever of the two was named; both lie together, inside the study's folder."""
+    if path is None or path.suffix.lower() not in (".cfl", BART_HEADER):
+        return path
+    for suffix in (".cfl", BART_HEADER):
+        other = path.with_suffix(suffix)
+        if not other.is_file() or Path(os.path.realpath(other)) != other:
+            raise Any2allError(
+                f"the {suffix} file of this BART pair is missing", key=key, value=other.name, allowed="both, together"
+            )
+    return path.with_suffix(".cfl")
+
+
+def _checked_orientation(codes: str | None, key: str) -> str | None:
+    """Three letters, one of each pair of opposites, transverse slices first."""
+    if codes is None:
+        return None
+    pairs = [next(p for p in ("RL", "AP", "SI") if c in p) for c in codes]
+    if len(set(pairs)) < 3 or pairs[0] != "SI":
+        raise Any2allError(
+            "this is no orientation of transverse slices",
+            key=key,
+            value=codes,
+            allowed="S or I first, then R or L and A or P in either order",
+        )
+    return codes
 
 
 def _check_purpose(modalities: dict[str, ModalitySpec], purpose: Purpose) -> None:

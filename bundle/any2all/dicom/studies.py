@@ -1,0 +1,312 @@
+"""A folder of DICOM files becomes one study folder for each patient."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from ..errors import Any2allError
+from ..geometry import Volume
+from ..output.summary import plain
+from ..output.write import SUMMARY, whole_folder
+from ..stack import Stack
+from ..study.document import validated
+from .header import text
+from .privacy import naming_words, without_names
+from .reading import SeriesImage, read_image
+from .recognition import Choice, Override, Recognised, choose, parse_overrides, recognise
+from .series import Scan, Series, scan
+
+STUDY, SERIES, SOURCE = "study.json", "series.json", "dicom_source.json"
+VERSION = 1  # of how a subject is converted: another one does everything again
+
+
+@dataclass(frozen=True)
+class Converted:
+    """One subject's folder. ``refused``: modality → why none of its series is used; ``resumed``: it was there."""
+
+    subject: str
+    folder: Path
+    files: Mapping[str, Path]
+    refused: Mapping[str, str]
+    warnings: tuple[str, ...]
+    ignored: tuple[str, ...]
+    resumed: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Taken:
+    """A series that became a modality's image."""
+
+    series: Series
+    found: Recognised
+    image: SeriesImage
+    volume: Volume
+    warnings: tuple[str, ...]
+
+
+def studies_from(
+    folder: str | Path,
+    stack: Stack,
+    out_dir: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    subject: str | None = None,
+) -> list[Converted]:
+    """Convert every patient of a folder: ``<out_dir>/<subject>/`` with images, study and the reasons.
+
+    Args:
+        folder: DICOM files at any depth, of any number of patients.
+        stack: what is looked for.
+        out_dir: subjects that are finished there, from the same files and overrides, are kept.
+        overrides: see `parse_overrides`.
+        subject: name of the only patient; None: ``subject01``, ``subject02``, … in the order of their files.
+
+    Raises:
+        Any2allError: no DICOM image in the folder, several patients where one was named, a name that no study can have,
+            an override that is none.
+    """
+    found = scan(folder)
+    if not found.series:
+        raise Any2allError("there is no DICOM image in this folder", key="source", value=str(folder), hint=_seen(found))
+    if subject is not None:
+        validated({"subject": subject})
+        return [convert_subject(found, subject, stack, Path(out_dir), overrides)]
+    parts = [found.of(patient) for patient in found.patients]
+    names = [f"subject{number:02d}" for number in range(1, len(parts) + 1)]
+    return [convert_subject(part, name, stack, Path(out_dir), overrides) for part, name in zip(parts, names)]
+
+
+def convert_subject(
+    found: Scan, name: str, stack: Stack, out_dir: Path, overrides: Mapping[str, Any] | None = None
+) -> Converted:
+    """Convert one patient. Nothing is written where no series can be used: ``files`` is empty then.
+
+    Raises:
+        Any2allError: several patients, an override that is none.
+    """
+    if len(found.patients) > 1:
+        raise Any2allError(
+            "the files are of several patients",
+            key=name,
+            value=f"{len(found.patients)} different Patient IDs or names",
+            allowed="one patient for each folder",
+            code="invalid_image",
+        )
+    checked = parse_overrides(overrides, stack)
+    fingerprint = _fingerprint(found, name, stack, checked)
+    there = _earlier(out_dir / name, name, fingerprint)
+    if there is not None:
+        return there
+    recognised = [(one, recognise(one, stack, checked)) for one in found.series]
+    taken, problems = _read(choose(recognised, stack), stack)
+    naming = naming_words(found.series)
+    document = _told(recognised, taken, problems, found, naming)
+    warnings = _warnings(taken, found, naming)
+    refused = {k: without_names(v, naming) for k, v in _refused(recognised, taken, problems, stack).items()}
+    ignored = tuple(_ignored(recognised, taken, naming))
+    if not taken:
+        return Converted(name, out_dir / name, {}, refused, warnings, ignored, False)
+    summary = {
+        "any2all_summary": VERSION,
+        "kind": "dicom",
+        "subject": name,
+        "fingerprint": fingerprint,
+        "refused": refused,
+        "warnings": warnings,
+        "ignored": ignored,
+        "modalities": list(taken),
+    }
+    with whole_folder(out_dir / name, list(taken), overwrite=True) as partial:
+        for modality, image in taken.items():
+            _save(partial / f"{modality}.nii.gz", image.volume, modality)
+        _write(partial / STUDY, _study(name, taken))
+        _write(partial / SERIES, {"any2all_series": VERSION, "subject": name, "warnings": warnings, **document})
+        _write(partial / SOURCE, _source(name, taken))
+        files = sorted([*(path.name for path in partial.iterdir()), SUMMARY])
+        _write(partial / SUMMARY, {**summary, "files": files})
+    return _of_summary(out_dir / name, name, {**summary, "files": files}, False)
+
+
+def _seen(found: Scan) -> str | None:
+    return f"{len(found.skipped)} files were looked at; the first: {found.skipped[0][1]}" if found.skipped else None
+
+
+def _fingerprint(found: Scan, name: str, stack: Stack, overrides: Mapping[str, Override]) -> str:
+    """Of all that the result depends on: files by object and size, never by their place."""
+    objects = sorted(
+        (text(frame.header, "SOPInstanceUID"), frame.file.stat().st_size)
+        for one in found.series
+        for frame in {frame.file: frame for frame in one.frames}.values()
+    )
+    said = {key: [value.modality, value.reference_suv] for key, value in overrides.items()}
+    parts = [VERSION, name, objects, said, stack.model_dump(mode="json")]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _earlier(folder: Path, name: str, fingerprint: str) -> Converted | None:
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        same = summary["fingerprint"] == fingerprint and all((folder / file).is_file() for file in summary["files"])
+        return _of_summary(folder, name, summary, True) if same else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _of_summary(folder: Path, name: str, summary: Mapping[str, Any], resumed: bool) -> Converted:
+    files = {modality: folder / f"{modality}.nii.gz" for modality in summary["modalities"]}
+    told = tuple(summary["warnings"]), tuple(summary["ignored"])
+    return Converted(name, folder, files, dict(summary["refused"]), *told, resumed)
+
+
+def _read(choices: Sequence[Choice], stack: Stack) -> tuple[dict[str, _Taken], dict[Series, str]]:
+    """The best readable series of each modality, and why others could not be read."""
+    taken: dict[str, _Taken] = {}
+    problems: dict[Series, str] = {}
+    for choice in choices:
+        for series, found in choice.candidates:
+            try:
+                image = read_image(series)
+            except Any2allError as error:
+                problems[series] = error.sentence()
+                continue
+            volume, notes = _in_units(image, found, stack[choice.modality].units)
+            taken[choice.modality] = _Taken(series, found, image, volume, (*image.warnings, *notes))
+            break
+    return taken, problems
+
+
+def _in_units(image: SeriesImage, found: Recognised, units: str) -> tuple[Volume, list[str]]:
+    """SUV over the reference region's mean is the SUVr of the stack; without that number the file stays in SUV."""
+    if image.units != "SUV" or units.upper() == "SUV":
+        return image.volume, []
+    if found.reference_suv is None:
+        return image.volume, [
+            f"the image is in SUV (body weight), but the stack's PET is in {units}: give the mean SUV of the "
+            "reference region (override reference_suv), or fit the stack's constant to the cohort (fit_stack)"
+        ]
+    return Volume(image.volume.data / found.reference_suv, image.volume.grid), []
+
+
+def _study(name: str, taken: Mapping[str, _Taken]) -> dict[str, Any]:
+    modalities = {modality: {"status": "available", "file": f"{modality}.nii.gz"} for modality in taken}
+    return {"version": 1, "subject": name, "modalities": modalities}
+
+
+def _source(name: str, taken: Mapping[str, _Taken]) -> dict[str, Any]:
+    """The identifiers that derived series refer to: of studies, series and objects, of no person."""
+    return {
+        "any2all_dicom_source": VERSION,
+        "subject": name,
+        "modalities": {
+            modality: {
+                "study_uid": one.series.study_uid,
+                "series_uid": one.series.uid,
+                "frame_of_reference_uid": text(one.series.header, "FrameOfReferenceUID"),
+                "sop_class_uid": text(one.series.header, "SOPClassUID"),
+                "units": one.image.units,
+                "slices": [
+                    {
+                        "uid": text(frame.header, "SOPInstanceUID"),
+                        "frame": frame.number + 1,
+                        "position": frame.position.tolist(),
+                        "orientation": frame.orientation.tolist(),
+                    }
+                    for frame in one.image.planes
+                ],
+            }
+            for modality, one in taken.items()
+        },
+    }
+
+
+def _told(
+    recognised: Sequence[tuple[Series, Recognised]],
+    taken: Mapping[str, _Taken],
+    problems: Mapping[Series, str],
+    found: Scan,
+    naming: frozenset[str],
+) -> dict[str, Any]:
+    """Why each series was taken or not; files that are no DICOM are counted by their reason."""
+    mine = {one.series: modality for modality, one in taken.items()}
+    rows = []
+    for series, what in recognised:
+        if series in mine:
+            verdict, reason = "taken", what.reason
+        elif series in problems:
+            verdict, reason = "refused", problems[series]
+        elif what.modality in taken:
+            better = taken[what.modality].series
+            verdict, reason = "not taken", f"{what.reason}; series {better.number} is the better {what.modality}"
+        else:
+            verdict, reason = "not taken", what.reason
+        row = {
+            "number": series.number,
+            "description": without_names(series.description, naming),
+            "part": without_names(series.part, naming),
+            "slices": len(series.frames),
+            "modality": what.modality,
+            "confidence": round(what.confidence, 2),
+            "verdict": verdict,
+            "reason": without_names(reason, naming),
+            "units": taken[mine[series]].image.units if series in mine else None,
+            "warnings": list(taken[mine[series]].warnings) if series in mine else [],
+        }
+        rows.append(row)
+    reasons = [reason for _, reason in found.skipped]
+    return {"series": rows, "skipped_files": {reason: reasons.count(reason) for reason in sorted(set(reasons))}}
+
+
+def _warnings(taken: Mapping[str, _Taken], found: Scan, naming: frozenset[str]) -> tuple[str, ...]:
+    notes = [f"{modality}: {note}" for modality, one in taken.items() for note in one.warnings]
+    if len({one.series.study_uid for one in taken.values()}) > 1:
+        notes.append("the images come from different examinations (Study Instance UIDs) of this patient")
+    if found.skipped:
+        reasons = sorted({reason for _, reason in found.skipped})
+        notes.append(f"{len(found.skipped)} files were skipped: {'; '.join(reasons)}")
+    return tuple(without_names(note, naming) for note in notes)
+
+
+def _refused(
+    recognised: Sequence[tuple[Series, Recognised]],
+    taken: Mapping[str, _Taken],
+    problems: Mapping[Series, str],
+    stack: Stack,
+) -> dict[str, str]:
+    """For each modality that has series but no image: why."""
+    refused: dict[str, list[str]] = {}
+    for series, what in recognised:
+        if series in problems and what.modality in stack.names and what.modality not in taken:
+            refused.setdefault(what.modality, []).append(f"series {series.number}: {problems[series]}")
+    return {modality: "; ".join(reasons) for modality, reasons in refused.items()}
+
+
+def _ignored(
+    recognised: Sequence[tuple[Series, Recognised]], taken: Mapping[str, _Taken], naming: frozenset[str]
+) -> list[str]:
+    used = {one.series for one in taken.values()}
+    return [
+        without_names(f"series {series.number} {series.description} ({what.reason})", naming)
+        for series, what in recognised
+        if series not in used
+    ]
+
+
+def _save(path: Path, volume: Volume, modality: str) -> None:
+    """float32 NIfTI with the series' own axes (column, row, slice)."""
+    image = nib.Nifti1Image(np.ascontiguousarray(volume.data), volume.grid.affine)
+    image.set_sform(volume.grid.affine, code=1)
+    image.set_qform(volume.grid.affine, code=1)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = f"from DICOM by Any2all, {modality}".encode("ascii", "replace")
+    nib.save(image, path)
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(plain(dict(document)), indent=1, allow_nan=False) + "\n", encoding="utf-8")
