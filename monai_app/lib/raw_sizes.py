@@ -46,7 +46,7 @@ def h5_bytes(file: StudyFile) -> int:
 
 def cfl_bytes(file: StudyFile) -> int:
     """Bytes of a BART pair, by its ``.hdr``. Raises what `sizes.unpacked_bytes` says."""
-    sizes = bart._dimensions(file.path.with_suffix(".hdr"), file.key)
+    sizes = bart.dimensions(file.path.with_suffix(".hdr"), file.key)
     one_coil = [n for i, n in enumerate(sizes) if n > 1 and i not in (bart.COIL, bart.MAPS)] or [1]
     file.check_shape(one_coil, "the BART array has too many voxels in one coil")
     needed = file.check_bytes(_SAMPLE_BYTES * math.prod(sizes))
@@ -60,7 +60,7 @@ def cfl_bytes(file: StudyFile) -> int:
 
 def hdr_bytes(file: StudyFile) -> int:
     """Bytes of a ``.hdr`` alone; its array is counted with the ``.cfl``. Raises what `sizes.unpacked_bytes` says."""
-    bart._dimensions(file.path, file.key)
+    bart.dimensions(file.path, file.key)
     return file.check_bytes(file.path.stat().st_size)
 
 

@@ -30,7 +30,7 @@ def read_cfl(path: Path, key: str) -> np.ndarray:
         Any2allError: a part of the pair is missing, the sizes disagree, or dimensions are used that have no meaning
             here (echoes, times, averages, …).
     """
-    sizes = _dimensions(path.with_suffix(".hdr"), key)
+    sizes = dimensions(path.with_suffix(".hdr"), key)
     data = path.with_suffix(".cfl")
     if not data.is_file():
         raise Any2allError("the .cfl file that belongs to the .hdr is missing", key=key, value=data.name)
@@ -59,7 +59,7 @@ def read_cfl(path: Path, key: str) -> np.ndarray:
     return array[:, :, 0] if array.shape[2] == 1 else array
 
 
-def _dimensions(path: Path, key: str) -> tuple[int, ...]:
+def dimensions(path: Path, key: str) -> tuple[int, ...]:
     """The 16 sizes of a ``.hdr``: the line after ``# Dimensions``."""
     if not path.is_file():
         raise Any2allError("the .hdr file that belongs to the .cfl is missing", key=key, value=path.name)

@@ -185,7 +185,7 @@ def _readouts(data: h5py.Dataset, records: np.ndarray, coils: int, key: str) -> 
         chosen = np.flatnonzero((records >= start) & (records < start + _BLOCK))
         if not chosen.size:
             continue
-        block = data[start : start + _BLOCK]
+        block = data.fields(["head", "data"])[start : start + _BLOCK]  # trajectories may be of any length
         for i in chosen:
             record = block[records[i] - start]
             numbers, length = np.asarray(record["data"]), int(record["head"]["number_of_samples"])

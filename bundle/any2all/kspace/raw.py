@@ -98,7 +98,8 @@ def check_maps(maps: np.ndarray, kspace: np.ndarray, key: str) -> np.ndarray:
 def check_size(count: int, key: str) -> None:
     """Refuse an array of ``count`` complex numbers that no computer here could hold."""
     if count > MOST_SAMPLES:
-        raise Any2allError("the array is too large", key=key, value=count, allowed=f"at most {MOST_SAMPLES} samples")
+        allowed = f"at most {MOST_SAMPLES} samples"
+        raise Any2allError("the array is too large", key=key, value=count, allowed=allowed, code="too_large")
 
 
 def _checked_samples(kspace: np.ndarray, key: str) -> np.ndarray:
