@@ -40,8 +40,8 @@ class Any2allSlicer(ScriptedLoadableModule):
             "press Apply.</p>"
             "<p><b>Not a medical device.</b> Made images are guesses of a model: they cannot show what leaves no trace "
             "in the given images, such as amyloid status or fresh haemorrhage.</p>"
-            "<p><b>What is sent:</b> voxels and geometry of the chosen images, never names or dates, to the server "
-            "that you chose, and to another computer only after you agreed.</p>"
+            "<p><b>What is sent:</b> voxels and geometry of the chosen images, without names or dates (raw data files "
+            "as they are), to the server that you chose; to another computer only after you agreed.</p>"
         )
         parent.acknowledgementText = _(
             "<p>If you use this module in your work, please cite the article whose method it implements: Gan et al., "

@@ -194,12 +194,12 @@ def _history() -> list[str]:
 
 def _greeting(info: ServerInfo) -> str:
     prior = f"{info.prior.version} ({info.prior.sha256[:8]})"
-    words = _("Connected: Any2all {0}, prior {1}.").format(info.version, prior)
+    words = _("Connected: Any2all {0}, model {1}.").format(info.version, prior)
     if info.device:
         words = f"{words[:-1]}, {info.device}."
     more = {
         "starting": _("The server is still warming up; expected times follow."),
-        "failing": _("The server says that its last jobs failed: ask its administrator."),
+        "failing": _("The server cannot compute at the moment: ask its administrator."),
         "stopping": _("The server is being stopped."),
     }
     return f"{words} {more[info.state]}" if info.state in more else words

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .protocol import ModalityInfo, ServerInfo
-from .raw_file import size_of, tells_voxel_size
+from .raw_file import files_of, size_of, tells_voxel_size
 
 STATUSES = ("available", "undersampled", "missing")
 PRESETS = ("fast", "balanced", "best")
@@ -109,7 +109,7 @@ class Form:
             if row.uses_volume:
                 names[row.volume] = f"{plain}.nii.gz"
             else:
-                names[row.raw_file] = f"{plain}_raw{Path(row.raw_file).suffix.lower()}"
+                names.update({str(f): f"{plain}_raw{f.suffix.lower()}" for f in files_of(row.raw_file)})
         return names
 
     def what_is_sent(self, volumes: Mapping[str, VolumeFacts]) -> list[str]:
@@ -194,7 +194,8 @@ class Form:
 
     def _size_problem(self, info: ServerInfo) -> str:
         most = info.limits.get("upload_bytes")
-        size = sum(size_of(row.raw_file) for row in self.rows.values() if row.status == "undersampled" and row.raw_file)
+        raw = [row.raw_file for row in self.rows.values() if row.status == "undersampled" and row.raw_file]
+        size = sum(size_of(str(file)) for name in raw for file in files_of(name))
         if most is not None and size > most:
             return f"The raw data has {size / 1e6:.0f} MB; this server takes {most / 1e6:.0f} MB at once."
         return ""
@@ -279,8 +280,9 @@ def _row_problem(modality: ModalityInfo, row: Row, info: ServerInfo, volumes: Ma
     if not row.raw_file:
         return f"{modality.name} is ticked as undersampled: choose its raw data file."
     path, suffixes = Path(row.raw_file), info.accepts.get("raw", ())
-    if not path.is_file():
-        return f"The raw data of {modality.name} does not exist: {path.name}."
+    lacking = next((file for file in files_of(row.raw_file) if not file.is_file()), None)
+    if lacking is not None:
+        return f"The raw data of {modality.name} does not exist: {lacking.name}."
     if suffixes and path.suffix.lower() not in suffixes:
         return f"The raw data of {modality.name} is of the kind '{path.suffix}'; possible are {', '.join(suffixes)}."
     if row.voxel_size_mm is None and not tells_voxel_size(str(path)):

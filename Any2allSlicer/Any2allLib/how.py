@@ -35,7 +35,7 @@ class HowSection:
         self._showing = True
         _fill(self._ui.samplerCombo, [(_("as the preset"), ""), *((name, name) for name in info.samplers)])
         self._ui.stepsSpin.maximum = int(info.limits.get("steps", 1000))
-        self._ui.samplesSpin.maximum = int(info.limits.get("samples", 64))
+        self._ui.samplesSpin.maximum = int(info.limits.get("samples", 32))
         self._showing = False
 
     def show(self, form: Form, info: ServerInfo | None, slices: int | None) -> None:

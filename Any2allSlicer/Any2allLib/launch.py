@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 HOST = "127.0.0.1"
-STOP_S = 10.0  # that the server has to finish before it is killed
+STOP_S = 30.0  # that the server has to finish before it is killed
 _DROPPED = ("PYTHONHOME", "PYTHONPATH", "PYTHONNOUSERSITE", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "SSL_CERT_FILE")
 _SEARCH_PATHS = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FRAMEWORK_PATH", "PATH", "QT_PLUGIN_PATH", "LD_PRELOAD")
 

@@ -250,7 +250,8 @@ class Panel(VTKObservationMixin):
         info, client = self.connection.info, self.connection.client
         if self.form.problem(info, self._facts):
             return
-        if not self._consent.given(client, self.form.what_is_sent(self._facts)):
+        raw = any(not self.form.rows[name].uses_volume for name in self.form.named("undersampled"))
+        if not self._consent.given(client, self.form.what_is_sent(self._facts), raw):
             self._progress.say(_("Nothing was sent."))
             return
         order = Order(client, info, self.form, self._source_names(), self._expected(info))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import zipfile
+from pathlib import Path
 
 _KEY = "voxel_size_mm"
+_HEADERS = (b"voxel_size_mm", b"ismrmrd_header", b"ismrmrdHeader")  # names of arrays, or of an XML's root, that tell it
+_PAIR = {".cfl": ".hdr", ".hdr": ".cfl"}  # BART keeps data and dimensions apart
 _LOOK = 1024 * 1024  # bytes at either end of an HDF5 file, where the names of its few datasets are
 
 
@@ -18,11 +21,18 @@ def size_of(path: str) -> int:
         return 0
 
 
-def tells_voxel_size(path: str) -> bool:
-    """Whether a file of raw k-space holds ``voxel_size_mm``; ``.npy`` never does.
+def files_of(path: str) -> list[Path]:
+    """The file itself, and its partner where two belong together."""
+    file = Path(path)
+    partner = _PAIR.get(file.suffix.lower())
+    return [file] if partner is None else [file, file.with_suffix(partner)]
 
-    An HDF5 file is searched for the name near its beginning and end. A file where it lies elsewhere is taken not to
-    have it: the user is then asked for what the file says, which does no harm.
+
+def tells_voxel_size(path: str) -> bool:
+    """Whether a file of raw k-space says its voxel size, by name or in an ISMRMRD header; ``.npy`` and BART never do.
+
+    An HDF5 file is searched for the names near its beginning and end. A file where they lie elsewhere is taken not to
+    have one: the user is then asked for what the file says.
     """
     try:
         stat = os.stat(path)
@@ -37,9 +47,12 @@ def _tells(path: str, size: int, _changed_ns: int) -> bool:
     if suffix == ".npz":
         with zipfile.ZipFile(path) as archive:
             return f"{_KEY}.npy" in archive.namelist()
+    if suffix == ".mrd":
+        return True
     if suffix not in (".h5", ".hdf5"):
         return False
     with open(path, "rb") as stream:
         start = stream.read(_LOOK)
         stream.seek(max(0, size - _LOOK))
-        return _KEY.encode() in start or _KEY.encode() in stream.read()
+        looked_at = start + stream.read()
+    return any(name in looked_at for name in _HEADERS)

@@ -93,25 +93,30 @@ class Batch:
         return [name for name, done in labelled.items() if done == (self.images == "labeled")]
 
     def _run(self) -> None:
-        for name in self.subjects:
-            if self._stopped.is_set():
-                break
-            if self.params.save in self.service.studies.results(name):
-                self.subjects[name] = "kept"
-                continue
-            self._fill(name)
-        failed = any(s in ("failed", "refused", "lost") for s in self.subjects.values())
-        self.status = "CANCELED" if self._stopped.is_set() else "ERROR" if failed else "DONE"
-        self.ended, self._current = datetime.now(), None
+        status = "ERROR"
+        try:
+            for name in self.subjects:
+                if self._stopped.is_set():
+                    break
+                self._fill(name)
+            failed = any(s in ("failed", "refused", "lost") for s in self.subjects.values())
+            status = "CANCELED" if self._stopped.is_set() else "ERROR" if failed else "DONE"
+        finally:  # whatever happens, the next batch can be started
+            self.ended, self._current, self.status = datetime.now(), None, status
 
     def _fill(self, name: str) -> None:
         try:
+            if self.params.save in self.service.studies.results(name):
+                self.subjects[name] = "kept"
+                return
             self._current = job = self._submitted(name)
         except Any2allError as error:
             self.subjects[name], self.problems[name] = "refused", error.sentence()[:MOST_WORDS]
             return
         if job is None:
             return
+        if self._stopped.is_set():  # between the submission and its being known here
+            self.service.book.cancel(job.id)
         while not job.is_over:
             self.subjects[name] = job.state
             time.sleep(WAIT_SECONDS / 5)

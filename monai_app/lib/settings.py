@@ -83,7 +83,7 @@ class ServerSettings:
             )
         cache = environment.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         return cls(
-            work_dir=Path(said.get("work_dir") or os.path.join(cache, "any2all", f"server-{port}")).absolute(),
+            work_dir=Path(os.path.realpath(said.get("work_dir") or os.path.join(cache, "any2all", f"server-{port}"))),
             model_file=Path(said.get("model_file", cls.model_file)).absolute(),
             device=said.get("device"),
             batch_size=_number("batch_size", said["batch_size"]) if "batch_size" in said else None,

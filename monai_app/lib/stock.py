@@ -1,6 +1,6 @@
 """MONAI Label's own routes, with their replies and without their holes.
 
-Their handlers are not used: they block the server, take paths from clients and write where a client says (FACTS).
+Their handlers are not used: they block the server, take paths from clients and write where a client says.
 What a study store cannot answer (active learning, scoring, whole-slide images, proxies) has no route here.
 """
 
@@ -231,7 +231,7 @@ def _datastore(routes: APIRouter, service: Service) -> None:
     @routes.head("/datastore/image", summary="Whether an image is there")
     def image(request: Request, image: str) -> Response:
         only_queries(request, "image")
-        file = service.studies.image(*_two(image))
+        file = service.studies.image(*_two(image, "image"))
         gone = Any2allError("there is no such image", key="image", value=image[:80], code="not_found")
         return sent(file.name, opened(file, gone))
 
@@ -244,7 +244,7 @@ def _datastore(routes: APIRouter, service: Service) -> None:
     @routes.head("/datastore/label", summary="Whether a result is there")
     def label(request: Request, label: str, tag: str) -> Response:
         only_queries(request, "label", "tag")
-        name, file = _two(tag)
+        name, file = _two(tag, "tag")
         known = store.get_label_info(label, name)["files"]
         gone = Any2allError("there is no such result", key="tag", value=tag[:80], allowed=known, code="not_found")
         if file not in known:
@@ -257,11 +257,11 @@ def _datastore(routes: APIRouter, service: Service) -> None:
         return Json(store.get_label_info(label, tag))
 
 
-def _two(name: str) -> tuple[str, str]:
+def _two(name: str, key: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
     if not slash or not rest:
         raise Any2allError(
-            "two names with a slash between are needed", key="image", value=name[:80], code="invalid_request"
+            "two names with a slash between are needed", key=key, value=name[:80], code="invalid_request"
         )
     return first, rest
 

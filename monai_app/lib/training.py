@@ -102,13 +102,15 @@ class Training:
         return None
 
     def _run(self, steps: list[list[str]]) -> None:
-        code = 0
-        for command in steps:
-            if self._stopped.is_set() or code:
-                break
-            code = self._follow(command)
-        self.status = "CANCELED" if self._stopped.is_set() else "DONE" if code == 0 else "ERROR"
-        self.ended = datetime.now()
+        code = -1
+        try:
+            for command in steps:
+                code = 0 if self._stopped.is_set() else self._follow(command)
+                if code or self._stopped.is_set():
+                    break
+        finally:  # whatever happens, the next training can be started
+            self.ended = datetime.now()
+            self.status = "CANCELED" if self._stopped.is_set() else "DONE" if code == 0 else "ERROR"
         log.info("training ended", state=self.status, status=code)
 
     def _follow(self, command: list[str]) -> int:
@@ -123,6 +125,8 @@ class Training:
             env=environment,
             start_new_session=True,
         )
+        if self._stopped.is_set():  # before the process was known here
+            self.stop()
         for line in process.stdout:
             words = without_paths(line.rstrip(), *self.hidden)
             if words and "Warning" not in words:

@@ -109,6 +109,26 @@ def test_raw_data_needs_its_voxel_size(form, raw):
     assert (form.reference_modality, form.reference_volume) == ("T2", "")
 
 
+def test_both_files_of_a_bart_pair_go(form, tmp_path):
+    info = ServerInfo.parse({**info_document(), "accepts": {"images": [".nii.gz"], "raw": [".cfl"]}})
+    form.rows["T2"] = Row("undersampled", raw_file=str(tmp_path / "scan.cfl"), voxel_size_mm=(1.0, 1.0, 5.0))
+    (tmp_path / "scan.cfl").write_bytes(b"data")
+    assert form.problem(info, SCENE) == "The raw data of T2 does not exist: scan.hdr."
+    (tmp_path / "scan.hdr").write_text("# Dimensions")
+    assert form.problem(info, SCENE) == ""
+    raw = {Path(file).name: name for file, name in form.upload_names().items() if "scan" in file}
+    assert raw == {"scan.cfl": "T2_raw.cfl", "scan.hdr": "T2_raw.hdr"}
+    assert form.study_document()["modalities"]["T2"]["kspace"] == "T2_raw.cfl"
+
+
+@pytest.mark.parametrize("name, header", [("a.h5", b"ismrmrd_header"), ("a.h5", b"<ismrmrdHeader"), ("a.mrd", b"")])
+def test_the_header_of_a_scanners_file_says_the_voxel_size(tmp_path, name, header):
+    from Any2allLib.raw_file import tells_voxel_size
+
+    (tmp_path / name).write_bytes(bytes(1000) + header + bytes(1000))
+    assert tells_voxel_size(str(tmp_path / name))
+
+
 @pytest.mark.parametrize("says", [True, False])
 def test_files_that_say_their_voxel_size(form, tmp_path, says):
     array = io.BytesIO()

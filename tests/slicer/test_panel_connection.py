@@ -25,7 +25,7 @@ def test_before_anything_the_panel_says_what_to_do(person):
 
 def test_connect_says_who_the_server_is_and_folds_up(person):
     person.connect()
-    assert person.ui.statusLabel.text == "Connected: Any2all 0.2.0, prior 0.2.0 (abababab), cpu."
+    assert person.ui.statusLabel.text == "Connected: Any2all 0.2.0, model 0.2.0 (abababab), cpu."
     assert person.ui.connectionSection.collapsed and person.server.url in person.ui.connectionSection.text
     assert not person.ui.privacyLabel.isVisibleTo(person.ui.connectionSection)
     assert list(person.ticks()) == ["T1", "T2", "T2FLAIR", "T2star", "CT", "PET"]

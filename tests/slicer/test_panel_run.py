@@ -240,3 +240,19 @@ def test_consent_is_asked_once_for_another_computer(person, slicer_scene, monkey
         person.apply()
         assert person.wait_for_end().startswith("Done.")
     assert len(slicer_scene.dialogs.shown) == 2
+
+
+def test_agreeing_to_images_does_not_cover_raw_files(slicer_scene):
+    """They go as they are, with whatever the scanner wrote into them."""
+    from types import SimpleNamespace
+
+    from Any2allLib.consent import Consent
+
+    client = SimpleNamespace(url="https://far.example", is_loopback=False, is_private=True)
+    consent = Consent()
+    slicer_scene.dialogs.answer("ok", "ok")
+    assert consent.given(client, ["T1: voxels"]) and consent.given(client, ["T1: voxels"])
+    assert len(slicer_scene.dialogs.shown) == 1 and "Neither patient names" in slicer_scene.dialogs.texts()[0]
+    assert consent.given(client, ["T2: the raw data file 'a.h5' as it is"], raw=True)
+    assert "Raw data files go as they are" in slicer_scene.dialogs.texts()[1]
+    assert "Neither patient names" not in slicer_scene.dialogs.texts()[1]

@@ -204,8 +204,7 @@ def test_in_pieces_the_scene_hears_of_it_in_the_last_one_only(slicer_scene, tmp_
 
 
 def test_what_fails_while_nodes_are_made_is_taken_back(slicer_scene, tmp_path, monkeypatch):
-    from Any2allLib import display
-
+    display = show_pieces.__globals__["display"]  # another test may have loaded the package anew
     reference, before = ball_volume((0, 0, 0)), state()
     shown = display.show
     monkeypatch.setattr(display, "show", lambda node, look: shown(node, look) if not look.legend else 1 / 0)

@@ -18,7 +18,6 @@ from .series import MANUFACTURER, Series
 
 LEAST_CONFIDENCE = 0.5
 _AGREE, _ALONE, _DISAGREE, _NAMED = 0.95, 0.8, 0.6, 0.5
-_WEIGHTINGS = ("T1", "T2", "T2FLAIR", "T2star")
 _ENHANCED = {"T1": "T1", "T2": "T2", "FLUID_ATTENUATED": "T2FLAIR", "T2_STAR": "T2star"}
 _NO_WEIGHTING = {
     "DIFFUSION": "diffusion",
@@ -180,14 +179,14 @@ def _mr(protocol: Protocol, stack: Stack) -> Recognised:
     if protocol.image_type & {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"}:
         return Recognised(None, "a phase, real or imaginary image, not a magnitude", 0.9)
     named = stack.match(_as_name(protocol.description))
-    found = _weighed(measured, named, reason, sure, protocol)
+    found = _weighed(measured, named, reason, sure)
     if found.modality is None or found.modality not in stack.names:
         why = found.reason if found.modality is None else f"{found.modality} is not in the stack"
         return Recognised(None, why, found.confidence)
     return _without_contrast(found, protocol, stack[found.modality])
 
 
-def _weighed(measured: str | None, named: str | None, reason: str, sure: bool, protocol: Protocol) -> Recognised:
+def _weighed(measured: str | None, named: str | None, reason: str, sure: bool) -> Recognised:
     """Parameters and description put together."""
     called = f"described as {named}" if named else "the description names no modality"
     if measured is None:

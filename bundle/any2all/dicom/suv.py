@@ -93,7 +93,7 @@ def _from_activity(series: Series) -> tuple[float, list[str]]:
     if half_life is None or half_life <= 0:
         raise refused("no SUV: Radionuclide Half Life is missing", half_life, "seconds")
     reference, warnings = (said, []) if said is not None else _reference_time(series, half_life)
-    injected, notes = _injected(tracer, header, reference)
+    injected, notes = _injected(tracer, reference)
     waited = reference - injected
     if not timedelta(0) <= waited <= _LONGEST_UPTAKE:
         raise refused(
@@ -157,7 +157,7 @@ def _acquired(frame: Frame) -> datetime | None:
     return found
 
 
-def _injected(tracer: Dataset, header: Dataset, reference: datetime) -> tuple[datetime, list[str]]:
+def _injected(tracer: Dataset, reference: datetime) -> tuple[datetime, list[str]]:
     """When the tracer was given: its date and time, else its time on the scan's day (or the day before)."""
     whole = text(tracer, "RadiopharmaceuticalStartDateTime")
     found = _moment(whole[:8], whole[8:]) if whole else None

@@ -16,7 +16,7 @@ _MOST_HEADER_BYTES = 2**20
 
 
 def read_cfl(path: Path, key: str) -> np.ndarray:
-    """The array of a pair, complex64, as (slices, coils, H, W), or (coils, x, y, z) where it is 3-D.
+    """The array of a pair, complex64, as (slices, coils, H, W), or (1, coils, H, W, z) where it is 3-D.
 
     Args:
         path: the ``.cfl`` or the ``.hdr``; both lie together.

@@ -168,7 +168,7 @@ def _modality(name: str, document: ModalityDocument | None, raw_data: bool, fold
     if path["kspace"] and path["kspace"].suffix.lower() not in taken:
         raise Any2allError("unknown raw data format", key=f"{key}.kspace", value=document.kspace, allowed=taken)
     for which in ("kspace", "coil_maps"):
-        path[which] = _of_pair(path[which], folder, f"{key}.{which}")
+        path[which] = _of_pair(path[which], f"{key}.{which}")
     voxels = document.voxel_size_mm
     return ModalitySpec(
         name,
@@ -237,7 +237,7 @@ def _path(folder: Path, name: str | None, key: str) -> Path | None:
     return path
 
 
-def _of_pair(path: Path | None, folder: Path, key: str) -> Path | None:
+def _of_pair(path: Path | None, key: str) -> Path | None:
     """The ``.cfl`` of a BART pair, whichever of the two was named; both lie together, inside the study's folder."""
     if path is None or path.suffix.lower() not in (".cfl", BART_HEADER):
         return path

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from ..diffusion.calibration import measure_calibration
-from ..diffusion.prior import NetworkPrior, PriorCard, file_sha256, load_prior, save_card, save_prior
+from ..diffusion.prior import NetworkPrior, PriorCard, file_sha256, load_prior, save_prior
 from ..diffusion.selfcheck import SelfCheck, fit_self_check, slices_to_check
 from .cohort import validation_slices as rendered_slices
 from .datasets import load_fitted_stack
@@ -97,16 +97,3 @@ def measure_self_check(
         chosen = slices_to_check((image[:, given] + 1) / 2, card.spacing_mm[2])
         real.append((image[chosen], given))
     return fit_self_check(prior, heads, real)
-
-
-def refit_self_check(
-    model_file: str | Path,
-    validation_head: str | Path,
-    validation_entries: Sequence[Mapping[str, str]] = (),
-    device: torch.device | str = "cpu",
-) -> PriorCard:
-    """Measure the self-check of a finished prior again and write its card anew; the weights stay as they are."""
-    prior = load_prior(model_file, device)
-    prior.card.selfcheck = measure_self_check(prior, validation_head, validation_entries)
-    save_card(prior.card, model_file)
-    return prior.card
