@@ -32,7 +32,7 @@ def test_a_study_store_is_prepared_and_trained_on_until_it_is_stopped(studies, t
     assert busy.value.code == "conflict"
     folder = tmp_path / "training" / "prior"
     wait_until(lambda: list(folder.glob("events.out.*")) or not trainings.status()["status"] == "RUNNING", 120)
-    process = psutil.Process(trainings._all[-1]._process.pid)
+    process = psutil.Process(trainings._tasks[-1]._process.pid)
     assert (folder / "cohort" / "datalist.json").is_file()
     trainings.stop()
     told = wait_until(lambda: (s := trainings.status())["status"] != "RUNNING" and s)
