@@ -18,7 +18,7 @@ from .nodes import corners, nodes_by_class, shape_of, world_affine
 from .outputs import CREATED, Output, find_outputs, output_of
 from .protocol import ModalityInfo, ResultInfo
 
-__all__ = ["Output", "RunFacts", "find_outputs", "show_pieces", "show_results"]
+__all__ = ["Output", "RunFacts", "find_outputs", "show_pieces"]
 
 SAME_MM = 1e-3  # corners of a result and of the reference volume
 VOXELS_AT_ONCE = 2**21  # that are looked at between two ticks of the GUI
@@ -94,31 +94,6 @@ class Plan:
         }
 
 
-def show_results(
-    scene: slicer.vtkMRMLScene,
-    folder: Path | str,
-    results: Sequence[ResultInfo],
-    stack: Sequence[ModalityInfo],
-    facts: RunFacts,
-    reference_node: slicer.vtkMRMLScalarVolumeNode | None,
-    undersampled: Collection[str],
-) -> list[Output]:
-    """Make the nodes of a finished job, in a folder of their own, each with its display and its origin.
-
-    Args:
-        folder: where the job's files are.
-        results: of the job.
-        reference_node: the volume on whose grid the results lie; None where that is a raw file's, which no node shows:
-            then the results have to agree with each other.
-        undersampled: modalities of which data was measured: their outputs are reconstructed, not synthesised.
-
-    Raises:
-        ValueError: in words; a file is missing, broken, off the reference's grid, or holds voxels that are no numbers.
-            The scene is as it was then.
-    """
-    return nifti.exhaust(show_pieces(scene, folder, results, stack, facts, reference_node, undersampled))
-
-
 def show_pieces(
     scene: slicer.vtkMRMLScene,
     folder: Path | str,
@@ -128,9 +103,23 @@ def show_pieces(
     reference_node: slicer.vtkMRMLScalarVolumeNode | None,
     undersampled: Collection[str],
 ) -> Generator[None, None, list[Output]]:
-    """As `show_results`, in pieces, so that a GUI can live in between.
+    """Make the nodes of a finished job, in a folder of their own, each with its display and its origin.
 
-    The scene hears of it in the last piece only. Returns the outputs (``StopIteration.value``).
+    In pieces, so that a GUI can live in between; the scene hears of it in the last one only.
+
+    Args:
+        folder: where the job's files are.
+        results: of the job.
+        reference_node: the volume on whose grid the results lie; None where that is a raw file's, which no node shows:
+            then the results have to agree with each other.
+        undersampled: modalities of which data was measured: their outputs are reconstructed, not synthesised.
+
+    Returns:
+        The outputs, as ``StopIteration.value``.
+
+    Raises:
+        ValueError: in words; a file is missing, broken, off the reference's grid, or holds voxels that are no numbers.
+            The scene is as it was then.
     """
     plans = planned(Path(folder), results, stack, undersampled)
     grid = None

@@ -6,10 +6,8 @@ on, and one that cannot be used stops no other.
 
 from __future__ import annotations
 
-import glob
 import json
 import os
-import shutil
 import signal
 import time
 import traceback
@@ -27,7 +25,7 @@ from . import pipeline
 from .diffusion.prior import NetworkPrior
 from .errors import Any2allError
 from .output.summary import DISCLAIMER, plain
-from .output.write import SUMMARY, check_folder, write_results
+from .output.write import SUMMARY, check_folder, sweep, write_results
 from .studies import StudyFolder
 from .study import StudySpec, parse_study, resolve_sampler
 from .study.document import validated
@@ -187,7 +185,7 @@ class _Job:
         document = self.studies.document(subject)
         spec = parse_study({**document, **self.asked}, self.prior.stack, self.studies.folder(subject))
         target = self.folder / subject
-        _sweep(target)
+        sweep(target)
         if is_done(target, spec, self.prior, self.overwrite):
             return "kept", "results of the same files and settings are there"
         check_folder(target, list(spec.outputs), self.overwrite)
@@ -271,12 +269,6 @@ def _check_output(studies: Path, folder: Path) -> None:
         raise Any2allError(message, key="output_dir", value=str(folder), hint="choose another folder")
     if folder.exists() and not folder.is_dir():
         raise Any2allError("this is not a folder", key="output_dir", value=str(folder), code="exists")
-
-
-def _sweep(target: Path) -> None:
-    """Take away what a process left that was killed while it wrote this subject."""
-    for left in target.parent.glob(f".{glob.escape(target.name)}.????????.partial"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def _all_done(rank: int, world_size: int, wait: bool) -> None:

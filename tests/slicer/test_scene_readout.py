@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
+from Any2allLib import nifti
 from Any2allLib.outputs import Output
 from Any2allLib.readout import CursorReadout, value_at, words
-from Any2allLib.results import show_results
+from Any2allLib.results import show_pieces
 from harness import pixels
 from scene_files import SHAPE, STACK, ball, ct_run, facts, result
 from tiny_module import ball_volume, oblique
@@ -22,7 +23,9 @@ def outputs(slicer_scene, tmp_path):
     """CT with std, and PET without."""
     pet = result(tmp_path, "PET.nii.gz", "PET", "mean", ball(LEFT, 1.314, 0.5))
     reference = ball_volume(LEFT, name="T1")
-    return show_results(slicer.mrmlScene, tmp_path, [*ct_run(tmp_path), pet], STACK, facts(), reference, ())
+    return nifti.exhaust(
+        show_pieces(slicer.mrmlScene, tmp_path, [*ct_run(tmp_path), pet], STACK, facts(), reference, ())
+    )
 
 
 def told(outputs, ras) -> str:

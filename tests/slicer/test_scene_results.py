@@ -11,7 +11,7 @@ import slicer
 import slicer.util
 from Any2allLib import nifti
 from Any2allLib.assign import assign
-from Any2allLib.results import find_outputs, show_pieces, show_results, unique_names
+from Any2allLib.results import find_outputs, show_pieces, unique_names
 from Any2allLib.upload import scene_volumes, write_volume
 from harness import pixels
 from scene_files import STACK, ball, ct_run, facts, result
@@ -19,7 +19,9 @@ from tiny_module import ball_volume, oblique
 
 
 def show(folder, results, reference, undersampled=(), **changed):
-    return show_results(slicer.mrmlScene, folder, results, STACK, facts(**changed), reference, undersampled)
+    return nifti.exhaust(
+        show_pieces(slicer.mrmlScene, folder, results, STACK, facts(**changed), reference, undersampled)
+    )
 
 
 def nodes(output):

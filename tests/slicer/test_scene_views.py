@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
-from Any2allLib import views
+from Any2allLib import nifti, views
 from Any2allLib.annotations import words
 from Any2allLib.outputs import Output
-from Any2allLib.results import find_outputs, show_results
+from Any2allLib.results import find_outputs, show_pieces
 from harness import pixels
 from scene_files import STACK, ball, ct_run, facts, result
 from tiny_module import ball_volume
@@ -23,7 +23,9 @@ def shown(slicer_scene, tmp_path):
     """Reference and outputs: CT with std and samples, and T2, whose ball is on the right."""
     reference = ball_volume(LEFT, name="T1")
     t2 = result(tmp_path, "T2.nii.gz", "T2", "mean", ball((20, 0, 0), 800, 100))
-    found = show_results(slicer.mrmlScene, tmp_path, [*ct_run(tmp_path), t2], STACK, facts(), reference, ())
+    found = nifti.exhaust(
+        show_pieces(slicer.mrmlScene, tmp_path, [*ct_run(tmp_path), t2], STACK, facts(), reference, ())
+    )
     yield reference, {output.modality: output for output in found}
     views.annotate(None, ())
 

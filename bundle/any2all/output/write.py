@@ -7,6 +7,7 @@ complete, and files that are not ours are never touched.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -98,15 +99,25 @@ def check_folder(folder: str | Path, outputs: list[str], overwrite: bool) -> Non
             code="exists",
         )
     names = [SUMMARY, REPORT, SAMPLES, *(f"{n}{end}.nii.gz" for n in outputs for end in ("", "_std"))]
-    foreign = [name for name in names if (folder / name).exists() and name not in ours]
-    if foreign:
+    refuse_foreign([name for name in names if (folder / name).exists() and name not in ours])
+
+
+def refuse_foreign(names: list[str]) -> None:
+    """Refuse to replace files of an output folder that are somebody else's. Raises Any2allError where there are any."""
+    if names:
         raise Any2allError(
             "the folder holds files that are no results and would be replaced",
             key="output_dir",
-            value=", ".join(foreign),
+            value=", ".join(names),
             hint="choose another folder",
             code="exists",
         )
+
+
+def sweep(folder: Path) -> None:
+    """Take away what a process left that was killed while it wrote this folder (see `whole_folder`)."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.????????.partial"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _files_of_earlier_run(folder: Path) -> set[str]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..errors import Any2allError
+from ..output.write import refuse_foreign, sweep
 from ..stack import LinearNormalisation, Stack
 from ..workflow import INTERRUPTED, announce, as_count, as_flag, as_folder, front_door, shortest
 from .cohort import cohort_constants, datalist, fitted_stack, listed, split
@@ -78,8 +77,8 @@ class Preparation:
         _check_output(Path(str(self.source)), folder)
         folder.mkdir(parents=True, exist_ok=True)
         for subject in subjects:
-            _sweep(folder, subject.name)
-            _sweep(folder / CONVERTED, subject.name)
+            sweep(folder / subject.name)
+            sweep(folder / CONVERTED / subject.name)
         records = self._prepared(subjects, folder, settings)
         sections, notes = split(records, self.validation_fraction, settings.seed)
         training = [record for record in records if sections.get(record["subject"]) == "training"]
@@ -144,20 +143,8 @@ def _check_output(source: Path, folder: Path) -> None:
     except (OSError, ValueError, TypeError):
         ours = False
     foreign = [name for name in (DATALIST, REPORT, PAGE, STACK) if (folder / name).exists()]
-    if foreign and not ours:
-        raise Any2allError(
-            "the folder holds files that are no results and would be replaced",
-            key="output_dir",
-            value=", ".join(foreign),
-            hint="choose another folder",
-            code="exists",
-        )
-
-
-def _sweep(folder: Path, name: str) -> None:
-    """Take away what a process left that was killed while it wrote a subject."""
-    for left in folder.glob(f".{glob.escape(name)}.????????.partial"):
-        shutil.rmtree(left, ignore_errors=True)
+    if not ours:
+        refuse_foreign(foreign)
 
 
 def _failed(subject: Subject, error: Any2allError) -> Record:
