@@ -13,7 +13,7 @@ from any2all.diffusion.schedule import cosine_schedule
 from any2all.physics.measurements import Channel, Measurements
 from any2all.physics.operators import MulticoilFourier
 from any2all.samplers.base import Problem, Rows
-from any2all.samplers.mcs import _extrapolated
+from any2all.samplers.mcs import MCS, _extrapolated
 from any2all.samplers.mds import FAITHFUL_CG_ITERATIONS, MDS
 from any2all.samplers.mps import MPS
 from any2all.samplers.updates import beta_tilde, ddim_update, half_log_snr
@@ -85,7 +85,7 @@ def moment_task():
 
 
 @pytest.mark.parametrize("level", [100, 500, 800])
-def test_moment_step_converges_to_the_exact_conditional_mean(level, monkeypatch):
+def test_moment_step_converges_to_the_exact_conditional_mean(level):
     """E[x_0 | x_k, y] of a Gaussian: x_k leaves N(x0_hat, P), which the k-space then conditions (METHOD §3)."""
     prior, x0, measurements = moment_task()
     problem = Problem.of(measurements, (2, *prior.shape))
@@ -105,8 +105,7 @@ def test_moment_step_converges_to_the_exact_conditional_mean(level, monkeypatch)
 
     errors = {}
     for iterations in (1, 2, 3, 100):
-        monkeypatch.setattr(consistency, "CG_ITERATIONS", iterations)
-        x0_prime = consistency.moment_step(prior, x_k, levels, level, (1, 2), rows_of(problem))
+        x0_prime = consistency.moment_step(prior, x_k, levels, level, (1, 2), rows_of(problem), iterations)
         errors[iterations] = float((x0_prime[:, 1:] - expected).norm() / (x0_hat[:, 1:] - expected).norm())
         torch.testing.assert_close(x0_prime[:, 0], x_k[:, 0])
     print(f"\nlevel {level}: share of the correction left after n iterations: {errors}; bounds .6 at 2, 1e-4 at 100")
@@ -122,7 +121,7 @@ def test_moment_step_stays_finite_where_data_and_prior_agree():
     agreed = Channel("undersampled", agreed.operator, agreed.operator.forward((x0_hat[:, 1] + 1) / 2), NOISE_STD)
     problem = Problem.of(Measurements((measurements.channels[0], agreed, measurements.channels[2])), (2, *prior.shape))
     problem.measurements.channels[1].data[0] = agreed.operator.forward(x0_hat[:1, 1])[0]  # slice 0: residual exactly 0
-    result = consistency.moment_step(prior, x0, levels, 400, (1, 2), rows_of(problem))
+    result = consistency.moment_step(prior, x0, levels, 400, (1, 2), rows_of(problem), 2)
     torch.testing.assert_close(result, x0_hat, rtol=0, atol=1e-9)
 
 
@@ -210,3 +209,10 @@ def test_mps_misfit_is_a_norm_per_slice_and_weighs_blocks():
     torch.testing.assert_close(MPS().misfit(x0_hat, inside), 0.5 * (norms[0] + norms[1]) + kspace)
     weighted = MPS(weights={0: 0.1, 2: 3.0}).misfit(x0_hat, inside)
     torch.testing.assert_close(weighted, 0.1 * norms[0] + 0.5 * norms[1] + 3.0 * kspace)
+
+
+def test_moment_takes_a_third_iteration_on_long_steps_only():
+    # 10 steps: two calibrated ones, three above sigma² = 1 (2 products each), four below (3 each), the last calibrated
+    assert MCS(steps=10).passes(SCHEDULE, True, False) == 10 + 3 * 2 + 4 * 3
+    assert MCS(steps=20).passes(SCHEDULE, True, False) == 20 + 15 * 2
+    assert MCS(steps=10, consistency="calibrated").passes(SCHEDULE, True, False) == 10

@@ -22,9 +22,20 @@ import torch
 from torch import Tensor
 
 from ..diffusion.prior import Prior
+from ..diffusion.schedule import Schedule
 from .base import Rows
 
-CG_ITERATIONS = 2
+LONG_STEP = 70  # levels
+
+
+def cg_iterations(k: int, k_next: int, schedule: Schedule) -> int:
+    """How many conjugate-gradient iterations ``moment`` takes from level k to k_next.
+
+    Two are enough where the next step comes soon. A long step through the levels where signal outweighs noise needs a
+    third: with 10 steps T2FLAIR from three raw modalities gains 3.3 dB by it, from one with T1 0.4 dB. With 20 steps,
+    and with more iterations, Jᵀ being not quite symmetric costs more than they bring (validation head).
+    """
+    return 3 if k - k_next > LONG_STEP and schedule.sigma2(k) < 1 else 2
 
 
 def prior_variances(prior: Prior, k: int, rows: Rows) -> dict[int, float]:
@@ -44,11 +55,14 @@ def calibrated_step(prior: Prior, x: Tensor, levels: Tensor, k: int, rows: Rows)
 
 
 @torch.enable_grad()
-def moment_step(prior: Prior, x: Tensor, levels: Tensor, k: int, sampled: tuple[int, ...], rows: Rows) -> Tensor:
+def moment_step(
+    prior: Prior, x: Tensor, levels: Tensor, k: int, sampled: tuple[int, ...], rows: Rows, iterations: int
+) -> Tensor:
     """x0' (B, M, H, W) with the prior's own covariance; missing channels learn from the k-space as well.
 
-    Two conjugate-gradient iterations, preconditioned with the system in which C = r_k² I. C is linear, so C A^H w is
-    summed from the products C A^H p that the iterations need anyway: one vector–Jacobian product each, no more.
+    Few conjugate-gradient iterations (`cg_iterations`), preconditioned with the system in which C = r_k² I. C is
+    linear, so C A^H w is summed from the products C A^H p that the iterations need anyway: one vector–Jacobian product
+    each, no more.
     """
     x = x.detach().requires_grad_(True)
     x0_hat = prior.x0_hat(x, levels)
@@ -61,12 +75,13 @@ def moment_step(prior: Prior, x: Tensor, levels: Tensor, k: int, sampled: tuple[
         (product,) = torch.autograd.grad(x0_hat, x, z, retain_graph=True)
         return scale * mask * product
 
-    return x0_hat.detach() + _moment_correction(x0_hat.detach(), covariance, prior_variances(prior, k, rows), rows)
+    variances = prior_variances(prior, k, rows)
+    return x0_hat.detach() + _moment_correction(x0_hat.detach(), covariance, variances, rows, iterations)
 
 
 @torch.no_grad()
 def _moment_correction(
-    x0_hat: Tensor, covariance: Callable[[Tensor], Tensor], variances: dict[int, float], rows: Rows
+    x0_hat: Tensor, covariance: Callable[[Tensor], Tensor], variances: dict[int, float], rows: Rows, iterations: int
 ) -> Tensor:
     """C A^H w with (A C A^H + v I) w = y' - A x0_hat, by preconditioned CG, slice by slice."""
     channels = rows.measurements.channels
@@ -76,7 +91,7 @@ def _moment_correction(
     direction: dict[int, Tensor] = {}
     previous = None
     active = torch.ones(len(x0_hat), dtype=torch.bool, device=x0_hat.device)
-    for _ in range(CG_ITERATIONS):
+    for _ in range(iterations):
         solved = {m: rows.consistency[m].apply_inverse(residual[m], variances[m], rows.slices) for m in raw}
         energy = _inner(residual, solved)
         if previous is None:

@@ -34,7 +34,7 @@ from torch import Tensor
 from ..diffusion.prior import Prior
 from ..diffusion.schedule import Schedule, log_snr_levels, uniform_pairs
 from .base import Estimates, Pair, Problem, Progress, Rows, Sampler
-from .consistency import CG_ITERATIONS, calibrated_step, moment_step
+from .consistency import calibrated_step, cg_iterations, moment_step
 from .noise import VolumeNoise
 from .updates import beta_tilde, ddim_update, dpm_solver_update, half_log_snr, noise_estimate
 
@@ -68,7 +68,8 @@ class MCS(Sampler):
     name = "mcs"
 
     def passes_of_step(self, k: int, k_next: int, schedule: Schedule, undersampled: bool) -> int:
-        return 1 + CG_ITERATIONS * (undersampled and self._takes_moments(k, k_next, schedule))
+        takes = undersampled and self._takes_moments(k, k_next, schedule)
+        return 1 + (cg_iterations(k, k_next, schedule) if takes else 0)
 
     def passes(self, schedule: Schedule, undersampled: bool, missing: bool) -> int:
         again = len(self.pairs(schedule)) if self.refill and undersampled and missing else 0
@@ -150,7 +151,8 @@ class MCS(Sampler):
             with torch.no_grad():
                 return prior.x0_hat(x, levels)
         if self._takes_moments(k, k_next, prior.schedule):
-            return moment_step(prior, x, levels, k, sampled, rows)
+            iterations = cg_iterations(k, k_next, prior.schedule)
+            return moment_step(prior, x, levels, k, sampled, rows, iterations)
         return calibrated_step(prior, x, levels, k, rows)
 
     def _takes_moments(self, k: int, k_next: int, schedule: Schedule) -> bool:
