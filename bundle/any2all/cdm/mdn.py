@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..diffusion.schedule import Schedule, uniform_pairs
+from ..diffusion.schedule import Schedule, cosine_schedule, uniform_pairs
 from ..samplers.updates import ddim_update, noise_estimate
 
 STEPS = 20
@@ -21,35 +21,58 @@ PERIOD = 10_000.0
 
 
 class ResidualLinear(nn.Module):
-    """h + Linear(SiLU(LayerNorm(h) + embedding))."""
+    """h + Linear(SiLU(LayerNorm(h) (1 + scale) + shift)), scale and shift from the embedding.
 
-    def __init__(self, width: int) -> None:
+    How much of y_t counts depends on the level and on what else is known.
+    """
+
+    def __init__(self, width: int, embedding: int) -> None:
         super().__init__()
-        self.norm, self.linear = nn.LayerNorm(width), nn.Linear(width, width)
+        self.norm, self.linear, self.film = (
+            nn.LayerNorm(width),
+            nn.Linear(width, width),
+            nn.Linear(embedding, 2 * width),
+        )
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
-        return h + self.linear(nn.functional.silu(self.norm(h) + embedding))
+        scale, shift = self.film(embedding).chunk(2, dim=1)
+        return h + self.linear(nn.functional.silu(self.norm(h) * (1 + scale) + shift))
 
 
 class MDN(nn.Module):
     """Predicts y_0 of one modality from y_t, the level, which modality it is, and what is known of the others.
+
+    The layers predict what is missing from sqrt(abar_t) y_t, the linear estimate of a y_0 of unit variance, in units of
+    sqrt(1 - abar_t): y_0 ≈ sqrt(abar_t) y_t + sqrt(1 - abar_t) F(y_t, t, …).
 
     Args:
         modalities: M.
         features: length of y_0.
         width: of the linear layers.
         blocks: residual blocks.
+        embedding: width of the embedding of time, modality and mask, which scales and shifts every block.
+        levels: T.
     """
 
-    def __init__(self, modalities: int, features: int = 128, width: int = 512, blocks: int = 6) -> None:
+    def __init__(
+        self,
+        modalities: int,
+        features: int = 128,
+        width: int = 512,
+        blocks: int = 6,
+        embedding: int = 128,
+        levels: int = 1000,
+    ) -> None:
         super().__init__()
-        self.features, self.width = features, width
+        self.embedding = embedding
+        abar = cosine_schedule(levels).abar
+        self.register_buffer("signal", abar.sqrt().float(), persistent=False)
+        self.register_buffer("noise", (1 - abar).sqrt().float(), persistent=False)
         self.enter, self.leave = nn.Linear(features, width), nn.Linear(width, features)
-        self.time = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
-        self.modality = nn.Embedding(modalities, width)
         self.condition = nn.Linear(modalities * (features + 1), width)
-        self.blocks = nn.ModuleList(ResidualLinear(width) for _ in range(blocks))
-        self.norm = nn.LayerNorm(width)
+        self.modality, self.given = nn.Embedding(modalities, embedding), nn.Linear(modalities, embedding)
+        self.time = nn.Sequential(nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.blocks = nn.ModuleList(ResidualLinear(width, embedding) for _ in range(blocks))
 
     def forward(self, y: Tensor, levels: Tensor, modality: Tensor, known: Tensor, given: Tensor) -> Tensor:
         """y_0 (N, features) predicted.
@@ -63,11 +86,11 @@ class MDN(nn.Module):
         """
         mask = given.to(y.dtype)
         condition = self.condition(torch.cat([(known * mask[..., None]).flatten(1), mask], dim=1))
-        embedding = self.time(_waves(levels, self.features)) + self.modality(modality) + condition
-        h = self.enter(y)
+        embedding = self.time(_waves(levels, self.embedding)) + self.modality(modality) + self.given(mask)
+        h, embedding = self.enter(y) + condition, nn.functional.silu(embedding)
         for block in self.blocks:
             h = block(h, embedding)
-        return self.leave(nn.functional.silu(self.norm(h)))
+        return self.signal[levels, None] * y + self.noise[levels, None] * self.leave(h)
 
 
 def _waves(levels: Tensor, features: int) -> Tensor:

@@ -12,7 +12,6 @@ import torch
 from monai.networks.blocks import PatchEmbeddingBlock, TransformerBlock
 from torch import Tensor, nn
 
-
 FEATURES = 128
 
 

@@ -27,7 +27,7 @@ from .scores import masked_loss, psnr_by_guidance, variance_explained
 from .standardise import Standardisation
 
 VERSION = "0.1.0"
-STANDARDISATION_SLICES, CHUNK = 2048, 32
+CHUNK = 32
 
 
 class StageTraining:
@@ -96,18 +96,23 @@ class StageTraining:
         """Write the file of this stage: every network before, and this one."""
         save_networks({**self.frozen, self.stage: network}, self.card, model_file)
 
-    def finish(self, model_file: str | Path, slices: Iterable[Mapping[str, Tensor]], files: Sequence[str]) -> None:
-        """The last step of a stage: after MRM y_0 is standardised; the last stage notes what was trained on."""
-        card, trained = _reload(model_file, self.stage)
+    def finish(
+        self, model_file: str | Path, slices: Iterable[Mapping[str, Tensor]], count: int, files: Sequence[str]
+    ) -> None:
+        """The last step of a stage: after MRM y_0 is standardised; the last stage notes what was trained on.
+
+        Args:
+            model_file: what the stage has written.
+            slices, count: training slices, and over how many of them y_0 is standardised.
+            files: real images that were trained on.
+        """
+        reached = STAGES[: STAGES.index(self.stage) + 1]
+        card, trained = load_networks(model_file, reached, finished=self.stage != STAGES[0])
         if self.stage == "mrm":
-            card.standardisation = standardisation_of(trained["mrm"].to(self.device), slices, len(card.stack))
+            card.standardisation = standardisation_of(trained["mrm"].to(self.device), slices, len(card.stack), count)
         if self.stage == STAGES[-1]:
             card.training["file_sha256"] = sorted(file_sha256(Path(file)) for file in files)
         save_networks(trained, card, model_file)
-
-
-def _reload(model_file: str | Path, stage: Stage) -> tuple[CDMCard, dict[str, nn.Module]]:
-    return load_networks(model_file, STAGES[: STAGES.index(stage) + 1], finished=stage != "mrm")
 
 
 def check_stage(stage: str) -> str:
@@ -125,7 +130,7 @@ def file_before(model_file: str | Path, stage: Stage) -> Path | None:
 
 @torch.no_grad()
 def standardisation_of(
-    mrm: nn.Module, slices: Iterable[Mapping[str, Tensor]], modalities: int, count: int = STANDARDISATION_SLICES
+    mrm: nn.Module, slices: Iterable[Mapping[str, Tensor]], modalities: int, count: int
 ) -> Standardisation:
     """Mean and std of y_0 over the first ``count`` training slices."""
     device = mrm.project.weight.device

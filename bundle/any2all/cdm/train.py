@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,20 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 SHARES = {"mrm": 0.20, "mdn": 0.13, "cunet": 0.67}  # of the time; the C-UNet alone works on pixels
 
 
-def run_stage(stage: str, output_dir: str | Path, files: Sequence[str | Path] = (), **overrides: Any) -> None:
-    """Train one stage of ``output_dir`` to its end and finish its file.
-
-    Args:
-        stage: ``mrm``, ``mdn`` or ``cunet``.
-        output_dir: folder of all stages.
-        files: more config files, read after ``train.json`` and ``train_cdm.json``.
-        overrides: config values, such as ``minutes``.
-    """
-    every = [CONFIGS / "train.json", CONFIGS / "train_cdm.json", *files]
-    settings = {"stage": stage, "output_dir": str(Path(output_dir) / stage), **overrides}
-    workflow = ConfigWorkflow([str(file) for file in every], workflow_type="train", **settings)
+def stage_workflow(stage: str, output_dir: str | Path, settings: Mapping[str, Any] | None = None) -> ConfigWorkflow:
+    """``train.json`` and ``train_cdm.json`` for one stage in ``output_dir/<stage>``, these config values on top."""
+    files = [str(CONFIGS / name) for name in ("train.json", "train_cdm.json")]
+    folder = str(Path(output_dir) / stage)
+    workflow = ConfigWorkflow(
+        files, workflow_type="train", **{"stage": stage, "output_dir": folder, **(settings or {})}
+    )
     workflow.initialize()
+    return workflow
+
+
+def run_stage(stage: str, output_dir: str | Path, settings: Mapping[str, Any] | None = None) -> None:
+    """Train a stage to its end and finish its file."""
+    workflow = stage_workflow(stage, output_dir, settings)
     workflow.run()
     workflow.finalize()
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stage in chosen:
         minutes = options.minutes * (SHARES[stage] if options.stage == "all" else 1.0)
         print(f"stage {stage}: {minutes:.1f} minutes", flush=True)
-        run_stage(stage, options.output_dir, options.config, **{**options.set, "minutes": minutes})
+        run_stage(stage, options.output_dir, {**options.set, "minutes": minutes})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,7 +54,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stage", choices=("all", *STAGES), default="all")
     parser.add_argument("--minutes", type=float, default=60.0, help="of all chosen stages together")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/cdm"))
-    parser.add_argument("--config", type=Path, action="append", default=[], help="a config file on top")
     parser.add_argument("--set", type=json.loads, default={}, help='config values as JSON, such as {"workers": 0}')
     return parser
 
