@@ -51,10 +51,11 @@ def test_l_mrm_by_hand():
     assert float(MaskedPatchLoss()(prediction, (patches, masked))) == pytest.approx((1 + 4) / 2)
 
 
-def test_the_loss_trains_the_projection_to_y0(mrm):
+def test_the_loss_trains_every_parameter(mrm):
     x, masked = volume(2)[:, :1], random_mask(2, mrm.count, 0.75)
     MaskedPatchLoss()(mrm(x, torch.tensor([0, 3]), masked), (mrm.patches(x), masked)).backward()
-    assert all(p.grad is not None and p.grad.any() for p in mrm.project.parameters())
+    assert all(p.grad is not None for p in mrm.parameters() if p.requires_grad)  # torchrun waits for each
+    assert all(p.grad.any() for p in mrm.project.parameters())  # y_0 learns through the decoder
 
 
 def test_standardised_y0_has_zero_mean_and_unit_variance_in_every_modality(mrm):

@@ -100,7 +100,10 @@ class MRM(nn.Module):
 
 
 def _block(width: int, heads: int) -> TransformerBlock:
-    return TransformerBlock(width, 4 * width, heads, qkv_bias=True, use_flash_attention=True)
+    block = TransformerBlock(width, 4 * width, heads, qkv_bias=True, use_flash_attention=True)
+    # MONAI builds it although there is no cross-attention; DistributedDataParallel waits for every trained parameter
+    block.norm_cross_attn.requires_grad_(False)
+    return block
 
 
 def random_mask(images: int, patches: int, ratio: float, device: torch.device | str = "cpu") -> Tensor:
