@@ -97,11 +97,8 @@ class CDM:
         given = torch.zeros(len(self.stack), dtype=torch.bool)
         given[list(available)] = True
         samples = samples if guidance in ("source", "unconditional") else 1
-        features = self.mrm.features
-        noise = VolumeNoise((len(self.stack), 1, features), seed, subject, rho)
-        known = self._encoded(
-            truth if guidance == "oracle" else images, ~given if guidance == "oracle" else given, batch_size
-        )
+        noise = VolumeNoise((len(self.stack), 1, self.mrm.features), seed, subject, rho)
+        known = self._known(images, given, guidance, truth, batch_size)
         rows = [(z, sample) for sample in range(samples) for z in range(len(images))]
         out = torch.empty(len(rows), *images.shape[1:])
         for first in range(0, len(rows), batch_size):
@@ -116,6 +113,16 @@ class CDM:
         out = out.reshape(samples, *images.shape)
         out[:, :, given] = images[:, given].float().cpu()
         return out
+
+    def _known(
+        self, images: Tensor, given: Tensor, guidance: Guidance, truth: Tensor | None, batch_size: int
+    ) -> Tensor:
+        """Representations (Z, M, features) that a guidance starts from; only what it needs is encoded."""
+        if guidance == "source":
+            return self._encoded(images, given, batch_size)
+        if guidance == "oracle":
+            return self._encoded(truth, ~given, batch_size)
+        return torch.zeros(len(images), len(given), self.mrm.features, device=self.device)
 
     @torch.no_grad()
     def _encoded(self, images: Tensor, which: Tensor, batch_size: int) -> Tensor:
