@@ -123,15 +123,19 @@ class _Nufft(torch.autograd.Function):
 
 def nufft(images: Tensor, points: np.ndarray) -> Tensor:
     """F_u of complex ``(..., H, W)`` at the points ``(N, 2)`` → ``(..., N)``, on the device of ``images``."""
-    samples = sigpy.nufft(images.detach().cpu().numpy(), points, OVERSAMPLING, KERNEL_WIDTH)
+    samples = sigpy.nufft(_on_host(images), points, OVERSAMPLING, KERNEL_WIDTH)
     return torch.from_numpy(samples).to(images)
 
 
 def nufft_adjoint(samples: Tensor, points: np.ndarray, shape: Shape) -> Tensor:
     """F_u^H of complex ``(..., N)`` → ``(..., *shape)``, on the device of ``samples``."""
     oshape = (*samples.shape[:-1], *shape)
-    images = sigpy.nufft_adjoint(samples.detach().cpu().numpy(), points, oshape, OVERSAMPLING, KERNEL_WIDTH)
+    images = sigpy.nufft_adjoint(_on_host(samples), points, oshape, OVERSAMPLING, KERNEL_WIDTH)
     return torch.from_numpy(images).to(samples)
+
+
+def _on_host(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().resolve_conj().numpy()
 
 
 def point_spread_of(points: np.ndarray, encoded: Shape, image: Shape) -> Tensor:
