@@ -120,7 +120,7 @@ def refine_phase(
         blur_pixels: standard deviation of the Gaussian blur; it keeps noise out of the phase.
     """
     peak = float(np.abs(np.sum(np.conj(coil_maps) * ifft2c(kspace), axis=1)).max())
-    return blurred_phase(kspace, np.broadcast_to(coil_maps, kspace.shape), lamda * peak, mask, None, blur_pixels)
+    return blurred_phase(kspace, np.broadcast_to(coil_maps, kspace.shape), lamda * peak, mask, blur_pixels=blur_pixels)
 
 
 def blurred_phase(
@@ -129,6 +129,7 @@ def blurred_phase(
     lamda: float,
     weights: np.ndarray,
     trajectory: np.ndarray | None = None,
+    step: float | None = None,
     blur_pixels: float = 1.0,
 ) -> np.ndarray:
     """The phase of `refine_phase` by SigPy's L1-wavelet reconstruction of every slice, ``(Z, H, W)``.
@@ -138,6 +139,7 @@ def blurred_phase(
         coil_maps: ``(Z, C, H, W)``.
         lamda: weight of the L1 term, in the units of the image.
         weights: of the samples: a mask, or how large an area of k-space each stands for.
+        step: of the iterations; None: as SigPy finds it.
         blur_pixels: as there.
     """
     phases = np.zeros((len(kspace), *coil_maps.shape[-2:]), np.float32)
@@ -145,7 +147,7 @@ def blurred_phase(
         if not maps.any():  # a slice without a head has no support, and SigPy would divide by its largest eigenvalue
             continue
         image = sigpy.mri.app.L1WaveletRecon(
-            kspace[z], maps, lamda=lamda, weights=weights, coord=trajectory, max_iter=20, show_pbar=False
+            kspace[z], maps, lamda=lamda, weights=weights, coord=trajectory, alpha=step, max_iter=20, show_pbar=False
         ).run()
         phases[z] = np.angle(gaussian_filter(image.real, blur_pixels) + 1j * gaussian_filter(image.imag, blur_pixels))
     return phases

@@ -11,7 +11,7 @@ import torch
 
 from ..physics.grids import Shape, intensity_scale, resize_coil_maps
 from ..physics.measurements import Channel
-from ..physics.noncartesian import NonCartesianFourier, nufft_adjoint
+from ..physics.noncartesian import NonCartesianFourier, nufft_adjoint, point_spread_of
 from .coil_maps import MIN_CALIBRATION, calibration_block
 from .fourier import fft2c
 from .trajectory import covered, density_weights
@@ -101,3 +101,13 @@ def gridded_kspace(kspace: np.ndarray, trajectory: np.ndarray, matrix: Shape) ->
     """
     mask = covered(trajectory, matrix)
     return (fft2c(gridded_coils(kspace, trajectory, matrix)) * mask).astype(np.complex64), mask
+
+
+def weighted_step(trajectory: np.ndarray, matrix: Shape) -> float:
+    """1 / L, L no less than the norm of F_u^H w F_u: the step of first-order iterations.
+
+    L is the largest eigenvalue of the circulant matrix that the Toeplitz one is a part of. SigPy's own estimate starts
+    at random, and so would every result that follows from it.
+    """
+    weights = density_weights(trajectory, matrix)
+    return 1 / float(torch.fft.fft2(point_spread_of(trajectory, matrix, matrix, weights)).real.max())

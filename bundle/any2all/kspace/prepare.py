@@ -15,7 +15,7 @@ from .coil_maps import (
     refine_phase,
 )
 from .formats import RawKspace
-from .noncartesian import NonCartesianAcquisition, gridded_coils, gridded_kspace
+from .noncartesian import NonCartesianAcquisition, gridded_coils, gridded_kspace, weighted_step
 from .preprocess import in_file_intensity, preprocessed
 from .raw_samples import RawSamples
 from .trajectory import density_weights
@@ -88,7 +88,8 @@ def _phase_of_samples(raw: RawSamples, maps: np.ndarray) -> np.ndarray:
     """`coil_maps.refine_phase` of samples: weighted by area, or the dense middle would slow the iterations down."""
     gridded = np.sum(np.conj(maps) * gridded_coils(raw.kspace, raw.trajectory, raw.matrix), axis=1)
     lamda, weights = _PHASE_LAMDA * float(np.abs(gridded).max()), density_weights(raw.trajectory, raw.matrix)
-    return blurred_phase(raw.kspace, maps, lamda, weights, raw.trajectory)
+    step = weighted_step(raw.trajectory, raw.matrix)
+    return blurred_phase(raw.kspace, maps, lamda, weights, raw.trajectory, step)
 
 
 def _known_std(raw: RawKspace | RawSamples, noise_std: float | None) -> float | None:

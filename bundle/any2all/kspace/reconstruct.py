@@ -17,7 +17,7 @@ from ..physics.solve import DataConsistency
 from .acquisition import Acquisition
 from .coil_maps import MIN_CALIBRATION, block_mask, calibration_block
 from .fourier import ifft2c
-from .noncartesian import NonCartesianAcquisition
+from .noncartesian import NonCartesianAcquisition, weighted_step
 from .trajectory import density_weights
 
 AnyAcquisition = Acquisition | NonCartesianAcquisition
@@ -161,11 +161,11 @@ def _volume_shape(acquisition: AnyAcquisition) -> tuple[int, int, int]:
     return (len(acquisition.kspace), *acquisition.matrix)
 
 
-def _sampling(acquisition: AnyAcquisition) -> dict[str, np.ndarray]:
+def _sampling(acquisition: AnyAcquisition) -> dict[str, np.ndarray | float]:
     """What SigPy's applications are told of the sampling."""
     if isinstance(acquisition, NonCartesianAcquisition):
-        weights = density_weights(acquisition.trajectory, acquisition.matrix)
-        return {"weights": weights, "coord": acquisition.trajectory}
+        where = (acquisition.trajectory, acquisition.matrix)
+        return {"weights": density_weights(*where), "coord": where[0], "alpha": weighted_step(*where)}
     return {"weights": acquisition.mask}
 
 

@@ -19,6 +19,7 @@ SPIRAL_ARMS = 16
 _NYQUIST_REACH = math.sqrt(0.5) + 1e-6  # half of the diagonal of a grid's cell
 _RING = 8  # points about all samples, for each pixel along the matrix
 _HELD_QUANTILE = 0.9
+_DECIMALS = 4  # of places that count as one: files hold single precision
 
 
 def radial_trajectory(matrix: Shape, acceleration: float) -> np.ndarray:
@@ -57,7 +58,7 @@ def spiral_trajectory(matrix: Shape, acceleration: float, dense: int = 0, arms: 
 
 
 def density_weights(trajectory: np.ndarray, matrix: Shape) -> np.ndarray:
-    """The area of k-space that each sample stands for, float64 ``(N,)``: that of its Voronoi cell (Rasche et al., 1999).
+    """The area of k-space that each sample stands for, float64 ``(N,)``: of its Voronoi cell (Rasche et al., 1999).
 
     On a full Cartesian grid it is 1. Samples at one place share its cell; cells at the edge of k-space are held at the
     90 % quantile, as nothing bounds them. Pipe's and Menon's iterations (SigPy) do worse on undersampled data: on
@@ -69,7 +70,10 @@ def density_weights(trajectory: np.ndarray, matrix: Shape) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _areas(points: bytes, matrix: Shape) -> np.ndarray:
     trajectory = np.frombuffer(points).reshape(-1, 2)
-    places, first, counts = np.unique(trajectory.round(4), axis=0, return_inverse=True, return_counts=True)
+    _, kept, first, counts = np.unique(
+        trajectory.round(_DECIMALS), axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    places = trajectory[kept]
     angles = np.linspace(0, 2 * math.pi, _RING * max(matrix))
     reach = np.hypot(*(places / np.array(matrix)).T).max() + 1 / max(matrix)
     ring = reach * np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.array(matrix)

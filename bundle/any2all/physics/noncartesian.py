@@ -138,21 +138,22 @@ def _on_host(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().resolve_conj().numpy()
 
 
-def point_spread_of(points: np.ndarray, encoded: Shape, image: Shape) -> Tensor:
-    """K(d) = 1/(H W) sum_k exp(2 pi i k . d / N) for pixel distances d of images ``(h, w)``.
+def point_spread_of(points: np.ndarray, encoded: Shape, image: Shape, weights: np.ndarray | None = None) -> Tensor:
+    """K(d) = 1/(H W) sum_k w_k exp(2 pi i k . d / N) for pixel distances d of images ``(h, w)``.
 
     Args:
         points: ``(N, 2)``.
         encoded: (H, W), the matrix that spans the field of view of the trajectory.
         image: (h, w).
+        weights: w ``(N,)``; 1 by default.
 
     Returns:
         complex128 ``(2 h, 2 w)``, d = 0 first, as a Fourier transform takes it; zero at the distances h and w, which
         two pixels never have.
     """
     doubled = (2 * encoded[0], 2 * encoded[1])
-    ones = torch.ones(len(points), dtype=torch.complex128)
-    spread = nufft_adjoint(ones, 2 * points, doubled) * 2 / math.sqrt(encoded[0] * encoded[1])
+    samples = torch.from_numpy(np.ones(len(points)) if weights is None else weights).to(torch.complex128)
+    spread = nufft_adjoint(samples, 2 * points, doubled) * 2 / math.sqrt(encoded[0] * encoded[1])
     spread = centre_resize(spread, (2 * image[0], 2 * image[1]))
     spread[0], spread[:, 0] = 0, 0
     return torch.fft.ifftshift(spread)
