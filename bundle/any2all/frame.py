@@ -22,7 +22,6 @@ from .inputs import GivenImage, Inputs, RawData
 from .intensity import to_u
 from .physics.grids import Shape, index_map, matching_matrix
 from .physics.measurements import Channel, Measurements
-from .physics.operators import MulticoilFourier
 from .physics.regrid import InPlaneChange, RegriddedFourier
 from .stack import Modality, Stack
 
@@ -212,7 +211,7 @@ def elsewhere(item: RawData, frame: Frame) -> Channel:
     maps = torch.cat([w * fourier.select(index).coil_maps for w, index in parts], dim=1)
     data = torch.cat([w * channel.data[index] for w, index in parts], dim=1)
     change = InPlaneChange(_in_plane(frame.grid, coarse, places), (frame.grid.shape[1], frame.grid.shape[2]), encoded)
-    operator = RegriddedFourier(change, MulticoilFourier(fourier.mask, maps)).by_rows()
+    operator = RegriddedFourier(change, fourier.with_maps(maps)).by_rows()
     return Channel("undersampled", operator, data, channel.noise_std)
 
 

@@ -15,7 +15,8 @@ from .geometry import Grid, Volume, canonical, check_overlap, read_volume
 from .geometry.grid import CANONICAL_CODES
 from .intensity import head_mask, scale_of
 from .kspace.acquisition import Acquisition
-from .kspace.formats import RawKspace, read_coil_maps, read_kspace
+from .kspace.formats import RawKspace, RawSamples, coil_maps_in, read_coil_maps, read_kspace
+from .kspace.noncartesian import NonCartesianAcquisition
 from .kspace.orientation import oriented
 from .kspace.prepare import prepare
 from .kspace.reconstruct import first_reconstruction
@@ -43,7 +44,7 @@ class RawData:
     """
 
     name: str
-    acquisition: Acquisition
+    acquisition: Acquisition | NonCartesianAcquisition
     first: Volume
     mask: np.ndarray
     scale: float
@@ -109,7 +110,7 @@ def _raw_data(modality: ModalitySpec, stack: Stack, centre: Grid | None) -> RawD
     return RawData(modality.name, acquisition, first, mask, _scale(modality.name, first.data, mask, stack, what), truth)
 
 
-def _simulated(modality: ModalitySpec, stack: Stack) -> tuple[Acquisition, Grid, Volume]:
+def _simulated(modality: ModalitySpec, stack: Stack) -> tuple[Acquisition | NonCartesianAcquisition, Grid, Volume]:
     """k-space of an image on its own grid; the simulation's noise is in u, the k-space in the file's units."""
     truth = canonical(read_volume(modality.file, f"modalities.{modality.name}.file"))
     scale = _scale(modality.name, truth.data, head_mask(truth.data), stack, "file")
@@ -121,17 +122,19 @@ def _simulated(modality: ModalitySpec, stack: Stack) -> tuple[Acquisition, Grid,
     return acquisition, truth.grid, truth
 
 
-def _measured(modality: ModalitySpec) -> Acquisition:
+def _measured(modality: ModalitySpec) -> Acquisition | NonCartesianAcquisition:
     key = f"modalities.{modality.name}"
-    raw = read_kspace(modality.kspace, f"{key}.kspace")
-    if modality.coil_maps is not None:
+    raw = read_kspace(modality.kspace, f"{key}.kspace", modality.trajectory)
+    if modality.coil_maps is not None and isinstance(raw, RawSamples):
+        raw = raw.with_maps(coil_maps_in(modality.coil_maps, f"{key}.coil_maps"), f"{key}.coil_maps")
+    elif modality.coil_maps is not None:
         maps = read_coil_maps(modality.coil_maps, raw.kspace, f"{key}.coil_maps")
         raw = replace(raw, coil_maps=maps)
     with _keys_of(modality):
         return prepare(_placed(raw, modality), modality.noise_std)
 
 
-def _placed(raw: RawKspace, modality: ModalitySpec) -> RawKspace:
+def _placed(raw: RawKspace | RawSamples, modality: ModalitySpec) -> RawKspace | RawSamples:
     """Raw data with the geometry that counts: its file's, unless the study says otherwise or the file says nothing.
 
     Without the file's, the axes are turned as ``orientation`` says (else as the file does, where it says anything), and
@@ -164,7 +167,7 @@ def _keys_of(modality: ModalitySpec) -> Iterator[None]:
         ) from None
 
 
-def _raw_grid(modality: ModalitySpec, acquisition: Acquisition, centre: Grid | None) -> Grid:
+def _raw_grid(modality: ModalitySpec, acquisition: Acquisition | NonCartesianAcquisition, centre: Grid | None) -> Grid:
     """Where the file says; else axial, as k-space without orientation is taken to be, about the centre of the reference
     image (of the first one where the reference is raw data, of the world where there is none)."""
     shape = (acquisition.kspace.shape[0], *acquisition.matrix)

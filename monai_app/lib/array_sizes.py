@@ -29,7 +29,8 @@ _CHECKSUM_BYTES = 4
 def npy_bytes(file: StudyFile) -> int:
     """Bytes of a ``.npy``. Raises what `sizes.unpacked_bytes` says."""
     with file.path.open("rb") as stream:
-        needed = _npy_needs(file, "kspace", stream.read(_HEADER_BYTES))
+        name = "trajectory" if file.key.endswith(".trajectory") else "kspace"
+        needed = _npy_needs(file, name, stream.read(_HEADER_BYTES))
         return file.check_long_enough(file.check_bytes(os.fstat(stream.fileno()).st_size), needed)
 
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NoReturn
 from any2all.errors import Any2allError
 from any2all.kspace.formats import BART
 from any2all.study.files import IMAGE_SUFFIXES
-from any2all.study.spec import BART_HEADER, KSPACE_SUFFIXES
+from any2all.study.spec import BART_HEADER, FILE_KEYS, KSPACE_SUFFIXES
 
 from .inflate import PIECE
 from .settings import Limits
@@ -273,9 +273,7 @@ def check_used(document: dict[str, Any], names: list[str]) -> list[str]:
     """
     modalities = document.get("modalities")
     entries = modalities.values() if isinstance(modalities, dict) else ()
-    mentioned = [
-        entry.get(which) for entry in entries if isinstance(entry, dict) for which in ("file", "kspace", "coil_maps")
-    ]
+    mentioned = [entry.get(which) for entry in entries if isinstance(entry, dict) for which in FILE_KEYS]
     known = {name for name in mentioned if isinstance(name, str)}
     known |= {name[:-4] + suffix for name in known if name.lower().endswith(BART) for suffix in BART}
     unused = [name for name in names if name not in known]

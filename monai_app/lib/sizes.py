@@ -19,7 +19,7 @@ from .study_file import StudyFile
 _IMAGES = {".nii": nifti_bytes, ".nii.gz": nifti_bytes, ".nrrd": nrrd_bytes, ".mha": mha_bytes}
 _HDF5 = {".h5": h5_bytes, ".hdf5": h5_bytes, ".mrd": h5_bytes}
 _ARRAYS = {".npy": npy_bytes, ".npz": npz_bytes, **_HDF5, ".cfl": cfl_bytes, ".hdr": hdr_bytes}
-FORMATS = {"file": _IMAGES, "kspace": _ARRAYS, "coil_maps": _ARRAYS}
+FORMATS = {"file": _IMAGES, "kspace": _ARRAYS, "coil_maps": _ARRAYS, "trajectory": _ARRAYS}
 
 
 def check_study(spec: StudySpec, limits: Limits) -> None:

@@ -58,6 +58,7 @@ class Readout:
     directions: tuple = P_L_S
     dwell_us: float = 5.0
     discard: tuple[int, int] = (0, 0)
+    trajectory: np.ndarray | None = None
 
 
 def write_ismrmrd(path: Path, xml: str, readouts: list[Readout]) -> Path:
@@ -73,6 +74,10 @@ def _acquisition(readout: Readout, number: int) -> ismrmrd.Acquisition:
     count = readout.samples.shape[1]
     acquisition.scan_counter = number
     acquisition.center_sample = count // 2 if readout.centre is None else readout.centre
+    if readout.trajectory is not None:
+        acquisition.resize(count, len(readout.samples), readout.trajectory.shape[1])
+        acquisition.data[:], acquisition.traj[:] = readout.samples, readout.trajectory
+        acquisition.center_sample = count // 2
     acquisition.sample_time_us = readout.dwell_us
     acquisition.discard_pre, acquisition.discard_post = readout.discard
     acquisition.idx.kspace_encode_step_1 = readout.line
@@ -101,6 +106,15 @@ def lines_of(kspace: np.ndarray, step_mm: float = 5.0, directions: tuple = P_L_S
         for z in range(len(kspace))
         for w in range(kspace.shape[3])
         if kspace[z, :, :, w].any()
+    ]
+
+
+def spokes_of(kspace: np.ndarray, trajectory: np.ndarray, step_mm: float = 5.0) -> list[Readout]:
+    """Readouts of (Z, C, spokes, samples) along (spokes, samples, D), slices ``step_mm`` apart."""
+    return [
+        Readout(kspace[z, :, s], line=s, slice=z, position=(0, 0, z * step_mm), trajectory=trajectory[s])
+        for z in range(len(kspace))
+        for s in range(len(trajectory))
     ]
 
 

@@ -288,9 +288,7 @@ def test_ismrmrd_that_does_not_fit_together_is_refused_in_words(tmp_path, kspace
         with pytest.raises(Any2allError, match=r"^T1: .*" + words):
             read_kspace(write_ismrmrd(tmp_path / "a.h5", header, readouts), "T1")
 
-    refused(
-        "trajectory of this raw data is not read; got 'spiral'", lines, header_xml(MATRIX, FOV, trajectory="spiral")
-    )
+    refused("trajectory of this raw data is not read; got 'epi'", lines, header_xml(MATRIX, FOV, trajectory="epi"))
     refused("lines lie outside of the encoded matrix: encoding step 1", [*lines, Readout(lines[0].samples, 40)])
     refused("coils changes from line to line", [*lines, Readout(np.ones((3, 48)), 3)])
     refused("does not fit into the encoded matrix", [Readout(np.ones((4, 50)), 3)])

@@ -340,3 +340,17 @@ def test_no_bytes_raise_anything_else(tmp_path_factory, data, kind):
         json.dumps(error.as_dict(), allow_nan=False).encode()
     else:
         assert 0 <= size <= LIMITS.unpacked_bytes
+
+
+def test_the_file_of_a_trajectory_is_measured_like_every_other(tmp_path):
+    np.save(tmp_path / "a.npy", KSPACE)
+    np.save(tmp_path / "path.npy", np.ones((48, 2)))
+    raw = {"status": "undersampled", "kspace": "a.npy", "trajectory": "path.npy"}
+    document = {"modalities": {"T1": raw}}
+    assert check_used(document, ["a.npy", "path.npy"]) == ["a.npy", "path.npy"]
+    spec = parse_study(document, STACK, tmp_path)
+    check_study(spec, LIMITS)
+    (tmp_path / "path.npy").write_bytes(b"no array")
+    with pytest.raises(Any2allError) as caught:
+        check_study(spec, LIMITS)
+    assert caught.value.key == "modalities.T1.trajectory" and caught.value.code == "invalid_image"

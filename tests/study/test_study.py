@@ -337,3 +337,20 @@ def test_keys_that_the_sampler_does_not_listen_to_are_named(folder):
 def test_one_pass_means_one_sample_where_the_study_does_not_ask_for_more(folder):
     settings = resolved(folder, sampler={"steps": 1})
     assert (settings.name, settings.steps, settings.samples) == ("mcs", 1, 1)
+
+
+def test_a_trajectory_belongs_to_raw_data(tmp_path):
+    for name in ("a.npy", "path.npy", "t1.nii.gz"):
+        (tmp_path / name).write_bytes(b"")
+    raw = {"status": "undersampled", "kspace": "a.npy", "trajectory": "path.npy"}
+    spec = parse_study({"modalities": {"T1": raw}}, STACK, tmp_path)
+    assert [p.name for p in spec.modalities["T1"].paths] == ["a.npy", "path.npy"]
+    refused = {
+        "does not take this key": {"status": "available", "file": "t1.nii.gz", "trajectory": "path.npy"},
+        "unknown raw data format": raw | {"trajectory": "t1.nii.gz"},
+        "the file does not exist": raw | {"trajectory": "other.npy"},
+    }
+    for words, entry in refused.items():
+        with pytest.raises(Any2allError, match=words) as caught:
+            parse_study({"modalities": {"T1": entry}}, STACK, tmp_path)
+        assert caught.value.key == "modalities.T1.trajectory"

@@ -23,13 +23,49 @@ def read_cfl(path: Path, key: str) -> np.ndarray:
         key: the study key to name in errors.
 
     Returns:
-        READ is H and PHS1 is W; where READ is 1 (a slice whose readout was transformed), PHS1 is H and PHS2 is W.
+        READ is H and PHS1 is W; where READ is 1 (a slice whose readout was transformed), PHS1 is H and PHS2 is W, or
+        they are the samples and spokes of data that is not Cartesian.
         Of several sets of ESPIRiT maps the first is taken. A 3-D array (PHS2 above 1) is (1, coils, H, W, z).
 
     Raises:
         Any2allError: a part of the pair is missing, the sizes disagree, or dimensions are used that have no meaning
             here (echoes, times, averages, …).
     """
+    sizes, array = _loaded(path, key)
+    used = {READ, PHS1, PHS2, COIL, MAPS, SLICE}
+    others = [f"dimension {i} is {n}" for i, n in enumerate(sizes) if n > 1 and i not in used]
+    if others or sizes[READ] > 1 and sizes[PHS2] > 1 and sizes[SLICE] > 1:
+        raise Any2allError(
+            "this BART array has dimensions that are not used here",
+            key=key,
+            value=", ".join(others) or "both PHS2 and SLICE",
+            allowed="READ, PHS1, COIL, and either PHS2 or SLICE",
+        )
+    array = array.transpose(SLICE, COIL, READ, PHS1, PHS2, MAPS, *(i for i in range(DIMENSIONS) if i not in used))
+    array = array.reshape(array.shape[:6])[..., 0]  # (slice, coil, read, phs1, phs2)
+    if array.shape[4] == 1:
+        return array[..., 0]
+    return array[:, :, 0] if array.shape[2] == 1 else array
+
+
+def read_cfl_trajectory(path: Path, key: str) -> np.ndarray:
+    """A trajectory as BART's ``traj`` writes it (kx, ky, kz; samples; spokes): float64 (samples, spokes, 3).
+
+    BART's unit is cycles per field of view, and kx and ky belong to READ and PHS1 of the image, H and W here.
+    """
+    sizes, array = _loaded(path, key)
+    if sizes[READ] != 3 or any(n > 1 for i, n in enumerate(sizes) if i not in (READ, PHS1, PHS2)) or array.imag.any():
+        raise Any2allError(
+            "this BART array is no trajectory",
+            key=key,
+            value=" x ".join(map(str, sizes)).removesuffix(" x 1" * 13),
+            allowed="real 3 x samples x spokes, one trajectory for all slices",
+        )
+    return array.reshape(sizes[:3], order="F").real.transpose(1, 2, 0).astype(np.float64)
+
+
+def _loaded(path: Path, key: str) -> tuple[tuple[int, ...], np.ndarray]:
+    """The 16 sizes of a pair and its array."""
     sizes = dimensions(path.with_suffix(".hdr"), key)
     data = path.with_suffix(".cfl")
     if not data.is_file():
@@ -42,21 +78,7 @@ def read_cfl(path: Path, key: str) -> np.ndarray:
             value=f"{held} bytes",
             allowed=f"8 bytes for each of {' x '.join(map(str, sizes))} numbers",
         )
-    used = {READ, PHS1, PHS2, COIL, MAPS, SLICE}
-    others = [f"dimension {i} is {n}" for i, n in enumerate(sizes) if n > 1 and i not in used]
-    if others or sizes[PHS2] > 1 and sizes[SLICE] > 1:
-        raise Any2allError(
-            "this BART array has dimensions that are not used here",
-            key=key,
-            value=", ".join(others) or "both PHS2 and SLICE",
-            allowed="READ, PHS1, COIL, and either PHS2 or SLICE",
-        )
-    array = np.fromfile(data, "<c8", count).reshape(sizes, order="F")
-    array = array.transpose(SLICE, COIL, READ, PHS1, PHS2, MAPS, *(i for i in range(DIMENSIONS) if i not in used))
-    array = array.reshape(array.shape[:6])[..., 0]  # (slice, coil, read, phs1, phs2)
-    if array.shape[4] == 1:
-        return array[..., 0]
-    return array[:, :, 0] if array.shape[2] == 1 else array
+    return sizes, np.fromfile(data, "<c8", count).reshape(sizes, order="F")
 
 
 def dimensions(path: Path, key: str) -> tuple[int, ...]:

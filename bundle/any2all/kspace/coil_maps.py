@@ -120,12 +120,34 @@ def refine_phase(
         blur_pixels: standard deviation of the Gaussian blur; it keeps noise out of the phase.
     """
     peak = float(np.abs(np.sum(np.conj(coil_maps) * ifft2c(kspace), axis=1)).max())
-    phases = np.zeros((kspace.shape[0], *mask.shape), np.float32)
-    for z, maps in enumerate(np.broadcast_to(coil_maps, kspace.shape)):
+    return blurred_phase(kspace, np.broadcast_to(coil_maps, kspace.shape), lamda * peak, mask, blur_pixels=blur_pixels)
+
+
+def blurred_phase(
+    kspace: np.ndarray,
+    coil_maps: np.ndarray,
+    lamda: float,
+    weights: np.ndarray,
+    trajectory: np.ndarray | None = None,
+    step: float | None = None,
+    blur_pixels: float = 1.0,
+) -> np.ndarray:
+    """The phase of `refine_phase` by SigPy's L1-wavelet reconstruction of every slice, ``(Z, H, W)``.
+
+    Args:
+        kspace: ``(Z, C, H, W)``, or ``(Z, C, N)`` at the points of a ``trajectory`` ``(N, 2)``.
+        coil_maps: ``(Z, C, H, W)``.
+        lamda: weight of the L1 term, in the units of the image.
+        weights: of the samples: a mask, or how large an area of k-space each stands for.
+        step: of the iterations; None: as SigPy finds it.
+        blur_pixels: as there.
+    """
+    phases = np.zeros((len(kspace), *coil_maps.shape[-2:]), np.float32)
+    for z, maps in enumerate(coil_maps):
         if not maps.any():  # a slice without a head has no support, and SigPy would divide by its largest eigenvalue
             continue
         image = sigpy.mri.app.L1WaveletRecon(
-            kspace[z], maps, lamda=lamda * peak, weights=mask, max_iter=20, show_pbar=False
+            kspace[z], maps, lamda=lamda, weights=weights, coord=trajectory, alpha=step, max_iter=20, show_pbar=False
         ).run()
         phases[z] = np.angle(gaussian_filter(image.real, blur_pixels) + 1j * gaussian_filter(image.imag, blur_pixels))
     return phases
@@ -145,7 +167,10 @@ def estimate_noise_std(kspace: np.ndarray, mask: np.ndarray, fraction: float = 0
     height, width = mask.shape
     y = (np.arange(height) - height // 2)[:, None] / (height / 2)
     x = (np.arange(width) - width // 2)[None] / (width / 2)
-    radius = np.hypot(y, x)[mask > 0]
-    outer = radius >= np.quantile(radius, 1 - fraction)
-    power = np.abs(kspace[..., mask > 0][..., outer]) ** 2
+    return noise_std_of_outer(kspace[..., mask > 0], np.hypot(y, x)[mask > 0], fraction)
+
+
+def noise_std_of_outer(samples: np.ndarray, radius: np.ndarray, fraction: float = 0.05) -> float:
+    """`estimate_noise_std` of samples ``(..., N)`` at any distances ``(N,)`` from the middle of k-space."""
+    power = np.abs(samples[..., radius >= np.quantile(radius, 1 - fraction)]) ** 2
     return float(np.sqrt(np.median(power) / np.log(2)))

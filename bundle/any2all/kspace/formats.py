@@ -14,19 +14,42 @@ import h5py
 import numpy as np
 
 from ..errors import Any2allError
-from .bart import read_cfl
+from .bart import read_cfl, read_cfl_trajectory
 from .fastmri import read_fastmri
 from .hdf5 import array_of, kind_of
 from .mrd import read_mrd
 from .preprocess import without_oversampling
 from .raw import Contents, RawKspace, check_kspace, check_maps, check_size
+from .raw_samples import RawSamples, check_samples
 from .three_d import as_slices
 
-__all__ = ["ARRAYS", "BART", "READABLE", "RawKspace", "check_kspace", "read_coil_maps", "read_contents", "read_kspace"]
+__all__ = [
+    "ARRAYS",
+    "BART",
+    "READABLE",
+    "RawKspace",
+    "RawSamples",
+    "check_kspace",
+    "coil_maps_in",
+    "read_coil_maps",
+    "read_contents",
+    "read_kspace",
+]
 
 BART = (".cfl", ".hdr")
 READABLE = (".npy", ".npz", ".h5", ".hdf5", ".mrd", *BART)
-ARRAYS = ("kspace", "mask", "coil_maps", "noise_std", "voxel_size_mm", "noise", "noise_covariance", "affine")
+ARRAYS = (
+    "kspace",
+    "mask",
+    "coil_maps",
+    "noise_std",
+    "voxel_size_mm",
+    "noise",
+    "noise_covariance",
+    "affine",
+    "trajectory",
+    "matrix",
+)
 # What numpy, zipfile and h5py raise on damaged files.
 _UNREADABLE = (
     OSError,
@@ -46,17 +69,19 @@ _UNREADABLE = (
 )
 
 
-def read_kspace(path: str | Path, key: str = "kspace") -> RawKspace:
+def read_kspace(path: str | Path, key: str = "kspace", trajectory: str | Path | None = None) -> RawKspace | RawSamples:
     """Read and check one file of raw k-space; readout oversampling that its header tells of is removed.
 
     ``.npz`` and HDF5 hold ``kspace`` and may hold the other ``ARRAYS``: ``noise`` are samples of noise alone (coils,
     N), ``noise_covariance`` is (coils, coils), ``affine`` is 4x4, RAS mm of the indices (slice, H, W). HDF5 files of
     fastMRI and ISMRMRD are told by what they hold (see ``hdf5.kind_of``). Where no mask is given, it is what is not
-    zero. 3-D data becomes slices (see ``three_d``).
+    zero. 3-D data becomes slices (see ``three_d``). Data with a ``trajectory`` is not Cartesian: `RawSamples`, of
+    which ``matrix`` (H, W) spans the field of view.
 
     Args:
         path: the file; of BART either of the two.
         key: the study key to name in errors.
+        trajectory: a file of its own, for formats that do not hold it.
 
     Raises:
         Any2allError: for a file that is missing, unreadable, truncated or of another format, and for k-space that is
@@ -68,7 +93,12 @@ def read_kspace(path: str | Path, key: str = "kspace") -> RawKspace:
             raise Any2allError(
                 "the file holds no k-space", key=key, value=Path(path).name, allowed="an array named kspace"
             )
-        contents = as_slices(contents, key)
+        if trajectory is not None:
+            contents.arrays["trajectory"] = _read_trajectory(Path(trajectory), _beside(key, "trajectory"))
+        if "trajectory" not in contents.arrays:
+            contents = as_slices(contents, key)
+    if "trajectory" in contents.arrays:
+        return check_samples(contents.arrays, key, tuple(contents.notes))
     raw = check_kspace(contents.arrays, key, tuple(contents.notes))
     return without_oversampling(raw, contents.kept_rows)
 
@@ -85,6 +115,11 @@ def read_coil_maps(path: str | Path, kspace: np.ndarray, key: str = "coil_maps")
     Raises:
         Any2allError: for a file that cannot be used, and for maps that do not fit the k-space.
     """
+    return check_maps(coil_maps_in(path, key), kspace.shape, key)
+
+
+def coil_maps_in(path: str | Path, key: str = "coil_maps") -> np.ndarray:
+    """The array of a file of coil maps, not yet checked against any k-space. Raises Any2allError without one."""
     with _in_words(Path(path), key):
         arrays = read_contents(Path(path), key).arrays
         maps = arrays.get("coil_maps", arrays.get("kspace"))
@@ -94,7 +129,26 @@ def read_coil_maps(path: str | Path, kspace: np.ndarray, key: str = "coil_maps")
             )
         if maps.ndim == 5:
             maps = np.moveaxis(maps, -1, 0)[:, 0]
-    return check_maps(maps, kspace, key)
+    return maps
+
+
+def _read_trajectory(path: Path, key: str) -> np.ndarray:
+    """The array of a trajectory's file: ``trajectory`` in it, or the only array that it holds."""
+    with _in_words(path, key):
+        if path.suffix.lower() in BART:
+            return read_cfl_trajectory(path, key)
+        arrays = read_contents(path, key).arrays
+        found = arrays.get("trajectory", arrays.get("kspace") if path.suffix.lower() == ".npy" else None)
+        if found is None:
+            raise Any2allError(
+                "the file holds no trajectory", key=key, value=path.name, allowed="an array named trajectory"
+            )
+    return found
+
+
+def _beside(key: str, name: str) -> str:
+    """The study key of this name in the modality that ``key`` belongs to."""
+    return f"{key.rpartition('.')[0]}.{name}".lstrip(".")
 
 
 @contextmanager

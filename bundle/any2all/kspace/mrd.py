@@ -6,8 +6,6 @@ One record of the file is one readout with its own header: counters say which li
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import h5py
 import numpy as np
@@ -15,45 +13,21 @@ import numpy as np
 from ..errors import Any2allError
 from .hdf5 import dataset_of, text_of
 from .header import Header, parse_header
+from .mrd_readouts import Lines, readouts
+from .mrd_samples import NON_CARTESIAN, samples_along_trajectory
 from .raw import Contents, check_size, sample_covariance
 
 # Bits of a readout's flags, counted from 1 as ISMRMRD does.
 NOISE, CALIBRATION, CALIBRATION_AND_IMAGING, REVERSE = 19, 20, 21, 22
 NOT_IMAGING = (23, 24, 26, 27, 28, 29, 30, 31)  # navigators, phase correction, feedback, dummies, stabilisation
 FIRST_OF = ("contrast", "phase", "repetition", "set")
-_BLOCK = 64  # readouts in memory at once; a damaged file may give each of them the length of the file
 _MOST_READOUTS = 2**21
 _MOST_EMPTY = 128  # times more k-space than data: no scan is so undersampled
 
 
-@dataclass(frozen=True)
-class Lines:
-    """The readouts that make up k-space: heads of the file, and which record each is.
-
-    ``calibration`` says of each whether it is a calibration line alone, which an imaging line wins over.
-    """
-
-    heads: np.ndarray
-    records: np.ndarray
-    calibration: np.ndarray
-
-    def counter(self, name: str) -> np.ndarray:
-        return self.heads["idx"][name].astype(np.int64)
-
-    def slices(self) -> tuple[np.ndarray, np.ndarray]:
-        """The first line of every slice, ordered along ``slice_dir`` (or as counted), and each line's slice ``z``.
-
-        Counters may follow the interleaved order in which slices were acquired.
-        """
-        _, first, number = np.unique(self.counter("slice"), return_index=True, return_inverse=True)
-        heads = self.heads[first]
-        height = heads["position"].astype(np.float64) @ heads[0]["slice_dir"].astype(np.float64)
-        order = np.argsort(height, kind="stable")
-        return first[order], np.argsort(order)[number]
-
-
 def read_mrd(file: h5py.File, group: str, key: str) -> Contents:
-    """(slices, coils, H, W) with the readout along H; 3-D data as (1, coils, H, W, z).
+    """(slices, coils, H, W) with the readout along H; 3-D data as (1, coils, H, W, z); along spokes and spirals see
+    `mrd_samples`.
 
     Rules: noise scans give the noise covariance; navigators, phase-correction and dummy lines are dropped; of several
     contrasts, phases, repetitions and sets the first is taken; averages of a line are averaged; calibration lines that
@@ -61,12 +35,15 @@ def read_mrd(file: h5py.File, group: str, key: str) -> Contents:
     line, so what asymmetric echoes and partial Fourier leave out stays empty.
 
     Raises:
-        Any2allError: for data that is not Cartesian, and for lines that do not fit together.
+        Any2allError: for a trajectory that is not read (EPI), and for lines that do not fit together.
     """
     header = parse_header(text_of(file, f"{group}/xml", key), key)
-    if header.trajectory != "cartesian":
+    if header.trajectory not in ("cartesian", *NON_CARTESIAN):
         raise Any2allError(
-            "the trajectory of this raw data is not read", key=key, value=header.trajectory, allowed="cartesian"
+            "the trajectory of this raw data is not read",
+            key=key,
+            value=header.trajectory,
+            allowed=("cartesian", *NON_CARTESIAN),
         )
     data = dataset_of(file, f"{group}/data", key)
     if data.ndim != 1 or not 0 < data.size <= _MOST_READOUTS or {"head", "data"} - set(data.dtype.names or ()):
@@ -77,19 +54,24 @@ def read_mrd(file: h5py.File, group: str, key: str) -> Contents:
         raise Any2allError("the file is shorter than its readouts", key=key, allowed=f"at least {named} bytes")
     notes = ["read as ISMRMRD data"]
     lines, noise = _sorted_out(heads, notes, key)
-    arrays = _filled(data, lines, header, notes, key)
+    if header.trajectory == "cartesian":
+        arrays = _filled(data, lines, header, notes, key)
+        shape, kept_rows = arrays["kspace"].shape, header.kept_rows(header.encoded_matrix[0])
+    else:
+        arrays, shape = samples_along_trajectory(data, lines, header, notes, key)
+        kept_rows = None
     if noise.size:
         arrays["noise_covariance"] = _noise_covariance(data, heads, noise, lines, header, key)
-        arrays["noise_covariance"] /= arrays.pop("averages")
+        arrays["noise_covariance"] /= arrays.pop("averages", 1)
         notes.append(f"noise covariance from {noise.size} noise scans")
     arrays.pop("averages", None)
-    affine = _affine(lines, header, arrays["kspace"].shape, notes, key)
+    affine = _affine(lines, header, shape, notes, key)
     if affine is None:
         x, y, z = header.spacing_mm
         arrays["voxel_size_mm"] = [x, y, z]
     else:
         arrays["affine"] = affine
-    return Contents(arrays, notes, header.kept_rows(header.encoded_matrix[0]), arrays["kspace"].ndim == 5)
+    return Contents(arrays, notes, kept_rows, header.trajectory == "cartesian" and len(shape) == 5)
 
 
 def _flagged(heads: np.ndarray, *bits: int) -> np.ndarray:
@@ -147,7 +129,7 @@ def _filled(data: h5py.Dataset, lines: Lines, header: Header, notes: list[str], 
     counts = np.zeros((slices.size, rows, columns, partitions), np.int32)
     imaged = np.zeros((slices.size, columns, partitions), bool)
     imaged[z[~lines.calibration], w[~lines.calibration], d[~lines.calibration]] = True
-    for i, samples in _readouts(data, lines.records, coils, key):
+    for i, samples in readouts(data, lines.records, coils, key):
         if lines.calibration[i] and imaged[z[i], w[i], d[i]]:
             continue
         start, samples = _placed_readout(lines.heads[i], samples, rows, key)
@@ -179,26 +161,6 @@ def _place(counter: np.ndarray, centre: int | None, size: int, what: str, key: s
     return index
 
 
-def _readouts(data: h5py.Dataset, records: np.ndarray, coils: int, key: str) -> Iterator[tuple[int, np.ndarray]]:
-    """Number in ``records`` and samples (coils, N) of every readout, a block of the file at a time."""
-    for start in range(0, data.size, _BLOCK):
-        chosen = np.flatnonzero((records >= start) & (records < start + _BLOCK))
-        if not chosen.size:
-            continue
-        block = data.fields(["head", "data"])[start : start + _BLOCK]  # trajectories may be of any length
-        for i in chosen:
-            record = block[records[i] - start]
-            numbers, length = np.asarray(record["data"]), int(record["head"]["number_of_samples"])
-            if numbers.dtype != np.float32 or numbers.size != 2 * coils * length or length == 0:
-                raise Any2allError(
-                    "a readout does not hold the samples that its head says",
-                    key=key,
-                    value=f"readout {records[i]}: {numbers.size} numbers",
-                    allowed=f"2 x {coils} coils x {length} samples",
-                )
-            yield int(i), numbers.view(np.complex64).reshape(coils, length)
-
-
 def _placed_readout(head: np.void, samples: np.ndarray, rows: int, key: str) -> tuple[int, np.ndarray]:
     """First row and samples of a readout: its ``center_sample`` lies on row ``rows // 2``."""
     count, centre = samples.shape[1], int(head["center_sample"])
@@ -223,7 +185,7 @@ def _noise_covariance(
 ) -> np.ndarray:
     """E[n n^H] of one imaging sample: noise power goes with bandwidth, the inverse of the dwell time."""
     coils = int(lines.heads["active_channels"][0])
-    samples = np.concatenate([s for _, s in _readouts(data, noise, coils, key)], axis=1)
+    samples = np.concatenate([s for _, s in readouts(data, noise, coils, key)], axis=1)
     scan_us, line_us = float(heads["sample_time_us"][noise[0]]), float(lines.heads["sample_time_us"][0])
     known = scan_us > 0 and line_us > 0 and header.noise_bandwidth > 0
     return sample_covariance(samples) * (scan_us / (line_us * header.noise_bandwidth) if known else 1.0)

@@ -9,6 +9,7 @@ from nibabel import orientations
 
 from ..geometry.grid import CANONICAL_CODES
 from .raw import RawKspace
+from .raw_samples import RawSamples
 
 
 def flipped(kspace: np.ndarray, axis: int) -> np.ndarray:
@@ -24,7 +25,7 @@ def flipped(kspace: np.ndarray, axis: int) -> np.ndarray:
     return np.take(kspace, (2 * c - k) % n, axis=axis) * ramp.reshape(shape)
 
 
-def oriented(raw: RawKspace) -> RawKspace:
+def oriented(raw: RawKspace | RawSamples) -> RawKspace | RawSamples:
     """The same data with axes as close to (S, P, L) as their order and direction allow.
 
     Data without an affine, and slices that are not transverse, are left as they are.
@@ -35,6 +36,37 @@ def oriented(raw: RawKspace) -> RawKspace:
     change = orientations.ornt_transform(here, orientations.axcodes2ornt(CANONICAL_CODES))
     if change[0, 0] != 0:
         return raw
+    return _turned_samples(raw, change) if isinstance(raw, RawSamples) else _turned(raw, change)
+
+
+def _turned_samples(raw: RawSamples, change: np.ndarray) -> RawSamples:
+    """The trajectory is turned with the image; a flip of N pixels about (N - 1) / 2 is a phase as well."""
+    kspace, path, maps = raw.kspace, raw.trajectory.copy(), raw.coil_maps
+    if change[0, 1] < 0:
+        kspace, maps = kspace[::-1], None if maps is None else maps[::-1]
+    for axis, sign in ((0, change[1, 1]), (1, change[2, 1])):
+        if sign < 0:
+            n = raw.matrix[axis]
+            kspace = kspace * np.exp(2j * np.pi * path[:, axis] * (n - 1 - 2 * (n // 2)) / n)
+            path[:, axis] *= -1
+            maps = None if maps is None else np.flip(maps, axis - 2)
+    voxel, matrix = raw.voxel_size_mm, raw.matrix
+    if change[1, 0] == 2:  # the second axis becomes the third
+        path, matrix = path[:, ::-1], (matrix[1], matrix[0])
+        maps = None if maps is None else maps.swapaxes(-2, -1)
+        voxel = None if voxel is None else (voxel[1], voxel[0], voxel[2])
+    return dataclasses.replace(
+        raw,
+        kspace=np.ascontiguousarray(kspace.astype(np.complex64)),
+        trajectory=np.ascontiguousarray(path),
+        matrix=matrix,
+        coil_maps=None if maps is None else np.ascontiguousarray(maps),
+        voxel_size_mm=voxel,
+        affine=raw.affine @ orientations.inv_ornt_aff(change, (len(raw.kspace), *raw.matrix)),
+    )
+
+
+def _turned(raw: RawKspace, change: np.ndarray) -> RawKspace:
     kspace, mask, maps = raw.kspace, raw.mask, raw.coil_maps
     if change[0, 1] < 0:
         kspace, maps = kspace[::-1], None if maps is None else maps[::-1]

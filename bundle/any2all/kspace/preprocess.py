@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TypeVar
 
 import numpy as np
 import sigpy
@@ -10,12 +11,14 @@ import sigpy
 from .fourier import centre_crop
 from .orientation import oriented
 from .raw import RawKspace
+from .raw_samples import RawSamples
 
+Raw = TypeVar("Raw", RawKspace, RawSamples)
 MOST_COILS = 12
 KEPT_ENERGY = 0.99
 
 
-def preprocessed(raw: RawKspace) -> RawKspace:
+def preprocessed(raw: Raw) -> Raw:
     """Turned to (S, P, L), whitened, compressed; a second call changes nothing."""
     return compressed(whitened(oriented(raw)))
 
@@ -57,7 +60,7 @@ def whitening_matrix(covariance: np.ndarray) -> tuple[np.ndarray, float]:
     return sigma * (vectors / np.sqrt(powers)) @ vectors.conj().T, sigma
 
 
-def whitened(raw: RawKspace) -> RawKspace:
+def whitened(raw: Raw) -> Raw:
     """The same data whose noise is white and equal in all coils, in about the file's units."""
     if raw.noise_covariance is None:
         return raw
@@ -73,7 +76,7 @@ def whitened(raw: RawKspace) -> RawKspace:
     )
 
 
-def compressed(raw: RawKspace) -> RawKspace:
+def compressed(raw: Raw) -> Raw:
     """At most ``MOST_COILS`` virtual coils that keep ``KEPT_ENERGY`` of the energy, where there are more coils.
 
     The first principal components over coils (Huang et al., 2008), of all slices together. The mixing is orthonormal,
@@ -82,7 +85,7 @@ def compressed(raw: RawKspace) -> RawKspace:
     coils = raw.kspace.shape[1]
     if coils <= MOST_COILS:
         return raw
-    samples = raw.kspace[..., raw.mask > 0]  # (Z, C, N)
+    samples = raw.kspace if isinstance(raw, RawSamples) else raw.kspace[..., raw.mask > 0]  # (Z, C, N)
     covariance = np.einsum("zcn,zdn->cd", samples, samples.conj(), optimize=True)
     energy, vectors = np.linalg.eigh(covariance)
     energy, vectors = np.maximum(energy[::-1], 0), vectors[:, ::-1]
@@ -108,6 +111,6 @@ def in_file_intensity(coil_maps: np.ndarray, unmixing: np.ndarray | None) -> np.
 
 
 def _mixed(matrix: np.ndarray, coils: np.ndarray) -> np.ndarray:
-    """New coils from old ones: ``matrix`` (D, C) over the second axis of (Z, C, H, W)."""
+    """New coils from old ones: ``matrix`` (D, C) over the second axis of (Z, C, H, W) or (Z, C, N)."""
     flat = matrix.astype(np.complex64) @ coils.reshape(*coils.shape[:2], -1)
     return flat.reshape(coils.shape[0], matrix.shape[0], *coils.shape[2:])

@@ -68,22 +68,33 @@ def check_kspace(arrays: dict[str, Any], key: str = "kspace", notes: tuple[str, 
     """
     kspace = _checked_samples(np.asarray(arrays["kspace"]), key)
     mask, mask_notes = _checked_mask(arrays.get("mask"), arrays.get("sampled"), kspace, key)
-    maps = check_maps(arrays["coil_maps"], kspace, f"{key}.coil_maps") if "coil_maps" in arrays else None
-    noise_std = None if "noise_std" not in arrays else _positive(arrays["noise_std"], 1, f"{key}.noise_std")[0]
-    voxel = _positive(arrays["voxel_size_mm"], 3, f"{key}.voxel_size_mm") if "voxel_size_mm" in arrays else None
+    maps = check_maps(arrays["coil_maps"], kspace.shape, f"{key}.coil_maps") if "coil_maps" in arrays else None
+    noise_std, covariance = check_noise(arrays, kspace.shape[1], key)
+    voxel, affine = check_geometry(arrays, key)
+    return RawKspace(kspace * mask, mask, maps, noise_std, voxel, (*notes, *mask_notes), covariance, affine)
+
+
+def check_geometry(arrays: dict[str, Any], key: str) -> tuple[tuple[float, float, float] | None, np.ndarray | None]:
+    """(h, w, z) mm and the affine, each None where the arrays do not say it."""
+    voxel = check_positive(arrays["voxel_size_mm"], 3, f"{key}.voxel_size_mm") if "voxel_size_mm" in arrays else None
     affine = _checked_affine(arrays["affine"], f"{key}.affine") if "affine" in arrays else None
     if affine is not None:
         z, h, w = np.linalg.norm(affine[:3, :3], axis=0)
         voxel = (float(h), float(w), float(z))
-    covariance = _noise_covariance(arrays, kspace.shape[1], key)
-    return RawKspace(kspace * mask, mask, maps, noise_std, voxel, (*notes, *mask_notes), covariance, affine)
+    return voxel, affine
 
 
-def check_maps(maps: np.ndarray, kspace: np.ndarray, key: str) -> np.ndarray:
-    """Coil maps of ``kspace`` ``(Z, C, H, W)`` as complex64 ``(1 | Z, C, H, W)``, or an Any2allError."""
+def check_noise(arrays: dict[str, Any], coils: int, key: str) -> tuple[float | None, np.ndarray | None]:
+    """Complex std and covariance over coils, each None where the arrays do not say it."""
+    noise_std = check_positive(arrays["noise_std"], 1, f"{key}.noise_std")[0] if "noise_std" in arrays else None
+    return noise_std, _noise_covariance(arrays, coils, key)
+
+
+def check_maps(maps: np.ndarray, shape: tuple[int, int, int, int], key: str) -> np.ndarray:
+    """Coil maps of coil images ``(Z, C, H, W)`` as complex64 ``(1 | Z, C, H, W)``, or an Any2allError."""
     maps = np.asarray(maps)
     maps = maps[None] if maps.ndim == 3 else maps
-    slices, coils, height, width = kspace.shape
+    slices, coils, height, width = shape
     fits = maps.ndim == 4 and maps.shape[0] in (1, slices) and maps.shape[1:] == (coils, height, width)
     if not fits or not np.iscomplexobj(maps) or not np.isfinite(maps).all() or not maps.any():
         raise Any2allError(
@@ -103,12 +114,17 @@ def check_size(count: int, key: str) -> None:
 
 
 def _checked_samples(kspace: np.ndarray, key: str) -> np.ndarray:
-    if not np.iscomplexobj(kspace):
-        raise Any2allError("k-space must be complex", key=key, value=str(kspace.dtype), allowed="complex64, complex128")
     if kspace.ndim == 3:
         kspace = kspace[None]
-    if kspace.ndim != 4 or 0 in kspace.shape:
+    if np.iscomplexobj(kspace) and (kspace.ndim != 4 or 0 in kspace.shape):
         raise Any2allError("k-space has a wrong shape", key=key, value=kspace.shape, allowed=_LAYOUT)
+    return check_numbers(kspace, key)
+
+
+def check_numbers(kspace: np.ndarray, key: str) -> np.ndarray:
+    """The same array in complex64, or an Any2allError where it is real, not finite, or all zero."""
+    if not np.iscomplexobj(kspace):
+        raise Any2allError("k-space must be complex", key=key, value=str(kspace.dtype), allowed="complex64, complex128")
     if not np.isfinite(kspace).all():
         raise Any2allError("k-space holds NaN or infinite values", key=key, allowed="finite numbers")
     if not kspace.any():
@@ -203,7 +219,8 @@ def _checked_affine(affine: np.ndarray, key: str) -> np.ndarray:
     return affine
 
 
-def _positive(value: np.ndarray, count: int, key: str) -> tuple[float, ...]:
+def check_positive(value: np.ndarray, count: int, key: str) -> tuple[float, ...]:
+    """``count`` positive numbers, or an Any2allError."""
     flat = np.atleast_1d(np.asarray(value)).ravel()
     if flat.size != count or flat.dtype.kind not in "fiu" or not (np.isfinite(flat) & (flat > 0)).all():
         raise Any2allError("not a positive number", key=key, value=str(value), allowed=f"{count} positive numbers")

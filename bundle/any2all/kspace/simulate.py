@@ -6,14 +6,21 @@ from typing import Literal
 
 import numpy as np
 import sigpy.mri
+import torch
 
 from ..errors import Any2allError
+from ..physics.noncartesian import nufft
 from .acquisition import Acquisition
-from .coil_maps import MIN_CALIBRATION, estimate_phase, fold_phase
+from .coil_maps import MIN_CALIBRATION, calibration_block, estimate_phase, fold_phase
 from .fourier import fft2c
+from .noncartesian import NonCartesianAcquisition, gridded_kspace
+from .trajectory import SPIRAL_ARMS, radial_spokes, radial_trajectory, spiral_trajectory
 
-MaskKind = Literal["equispaced", "random", "poisson"]
+MaskKind = Literal["equispaced", "random", "poisson", "radial", "spiral"]
+NON_CARTESIAN = ("radial", "spiral")
 PhaseKind = Literal["none", "smooth"]
+_INVERSE_CRIME = "simulated (an inverse crime: coil maps are known exactly, and the image has no phase)"
+_PHASE_ESTIMATED = "simulated with known coil maps; the phase was estimated from the calibration lines"
 
 
 def equispaced_mask(width: int, acceleration: int, acs_lines: int = 0, offset: int | None = None) -> np.ndarray:
@@ -82,7 +89,7 @@ def simulate_kspace(
     seed: int = 0,
     mask: MaskKind = "equispaced",
     phase: PhaseKind = "none",
-) -> Acquisition:
+) -> Acquisition | NonCartesianAcquisition:
     """Undersampled multi-coil k-space of real images.
 
     Args:
@@ -92,39 +99,106 @@ def simulate_kspace(
         acs_lines: fully sampled lines in the middle, or the side of the middle square of a Poisson-disc mask.
         noise_std: sqrt(E|e|^2) of the complex noise on sampled points, in the images' units.
         seed: of noise, phase and random mask; a slice's noise depends only on (seed, slice).
-        mask: equispaced or random lines along W, or Poisson-disc points along both H and W.
+        mask: equispaced or random lines along W, or Poisson-disc points along both H and W; radial spokes or spiral
+            arms (see `trajectory`), where ``acceleration`` is against Nyquist's rule at the edge of k-space, and
+            ``acs_lines`` the diameter of a spiral's dense middle. Spokes take none: they are dense there.
         phase: "none" is the paper's setting, in which reconstruction knows the maps that made the data. "smooth" adds
             a phase per slice that reconstruction has to estimate from the calibration lines, as with measured data.
 
     Raises:
         Any2allError: for an unknown mask or phase, or too few calibration lines to estimate a phase from.
     """
-    _check_choice("mask", mask, ("equispaced", "random", "poisson"))
+    _check_choice("mask", mask, ("equispaced", "random", "poisson", *NON_CARTESIAN))
     _check_choice("phase", phase, ("none", "smooth"))
-    if phase == "smooth" and acs_lines < MIN_CALIBRATION:
-        raise Any2allError(
-            "a smooth phase has to be estimated from calibration lines",
-            key="simulate.acs_lines",
-            value=acs_lines,
-            allowed=f"at least {MIN_CALIBRATION} with phase smooth",
-        )
     images = np.asarray(images, np.float32)
+    if mask in NON_CARTESIAN:
+        return _simulated_samples(images, coils, acceleration, acs_lines, noise_std, seed, mask, phase)
+    if phase == "smooth" and acs_lines < MIN_CALIBRATION:
+        raise _too_little_to_calibrate(acs_lines)
     slices, height, width = images.shape
     sampled = _sampled((height, width), mask, acceleration, acs_lines, seed)
     maps = birdcage_maps((height, width), coils)
     kspace = np.empty((slices, coils, height, width), np.complex64)
     for z in range(slices):
-        image = images[z] * np.exp(1j * smooth_phase((height, width), seed + z)) if phase == "smooth" else images[z]
+        image = _with_phase(images[z], phase, seed + z)
         noise = _complex_noise((coils, height, width), noise_std, (seed, z))
         kspace[z] = sampled * (fft2c(maps[0] * image) + noise)
-    note = "simulated (an inverse crime: coil maps are known exactly, and the image has no phase)"
+    note = _INVERSE_CRIME
     if phase == "smooth":
-        note = "simulated with known coil maps; the phase was estimated from the calibration lines"
+        note = _PHASE_ESTIMATED
         maps = fold_phase(maps, estimate_phase(kspace, sampled, maps))
     acquisition = Acquisition(kspace, sampled, maps, noise_std, notes=[note])
     if acs_lines:
         acquisition.notes.append(f"acceleration is {acquisition.true_acceleration:.2f} with its calibration lines")
     return acquisition
+
+
+def _simulated_samples(
+    images: np.ndarray,
+    coils: int,
+    acceleration: int,
+    acs_lines: int,
+    noise_std: float,
+    seed: int,
+    kind: MaskKind,
+    phase: PhaseKind,
+) -> NonCartesianAcquisition:
+    """`simulate_kspace` along spokes or spirals."""
+    matrix, trajectory = images.shape[1:], _trajectory(images.shape[1:], kind, acceleration, acs_lines)
+    maps = birdcage_maps(matrix, coils)
+    kspace = np.empty((len(images), coils, len(trajectory)), np.complex64)
+    for z, image in enumerate(images):
+        coil_images = (maps[0] * _with_phase(image, phase, seed + z)).astype(np.complex64)
+        noise = _complex_noise((coils, len(trajectory)), noise_std, (seed, z))
+        kspace[z] = nufft(torch.from_numpy(coil_images), trajectory).numpy() + noise
+    note = _INVERSE_CRIME
+    if phase == "smooth":
+        note = _PHASE_ESTIMATED
+        gridded, mask = gridded_kspace(kspace, trajectory, matrix)
+        if min(calibration_block(mask)) < MIN_CALIBRATION:
+            raise _too_little_to_calibrate(acs_lines)
+        maps = fold_phase(maps, estimate_phase(gridded, mask, maps))
+    acquisition = NonCartesianAcquisition(kspace, trajectory, matrix, maps, noise_std, notes=[note])
+    acquisition.notes.append(_true_acceleration(acquisition, kind, acceleration))
+    return acquisition
+
+
+def _trajectory(matrix: tuple[int, int], kind: MaskKind, acceleration: int, acs_lines: int) -> np.ndarray:
+    """The trajectory ``(N, 2)`` of this kind."""
+    _check_lines(min(matrix), acceleration, acs_lines)
+    if kind == "spiral":
+        return spiral_trajectory(matrix, acceleration, acs_lines).reshape(-1, 2)
+    if acs_lines:
+        raise Any2allError(
+            "radial spokes are dense in the middle of themselves",
+            key="simulate.acs_lines",
+            value=acs_lines,
+            allowed="0 with mask radial",
+        )
+    return radial_trajectory(matrix, acceleration).reshape(-1, 2)
+
+
+def _true_acceleration(acquisition: NonCartesianAcquisition, kind: MaskKind, acceleration: int) -> str:
+    """Both ways of counting, in words: against Nyquist's rule, and samples against points of the grid."""
+    points = f"{acquisition.true_acceleration:.2f} points of the grid for each sample"
+    if kind == "radial":
+        spokes = radial_spokes(acquisition.matrix, acceleration)
+        true = np.pi / 2 * max(acquisition.matrix) / spokes
+        return f"acceleration is {true:.2f} against Nyquist's rule ({spokes} spokes), {points}"
+    return f"acceleration is {acceleration} against Nyquist's rule between the turns ({SPIRAL_ARMS} arms), {points}"
+
+
+def _with_phase(image: np.ndarray, phase: PhaseKind, seed: int) -> np.ndarray:
+    return image * np.exp(1j * smooth_phase(image.shape, seed)) if phase == "smooth" else image
+
+
+def _too_little_to_calibrate(acs_lines: int) -> Any2allError:
+    return Any2allError(
+        "a smooth phase has to be estimated from calibration lines",
+        key="simulate.acs_lines",
+        value=acs_lines,
+        allowed=f"at least {MIN_CALIBRATION} with phase smooth",
+    )
 
 
 def _sampled(shape: tuple[int, int], kind: MaskKind, acceleration: int, acs_lines: int, seed: int) -> np.ndarray:

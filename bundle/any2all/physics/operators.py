@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from .cg import LinearMap
 from .fourier import fft2c, ifft2c
 from .grids import centre_resize
 
@@ -29,6 +30,10 @@ class Operator(ABC):
     def normal(self, x: Tensor) -> Tensor:
         """Re(A^H A x), real ``(B, H, W)``."""
         return self.adjoint(self.forward(x))
+
+    def preconditioner(self, gamma: Tensor) -> LinearMap | None:
+        """About (I + gamma A^H A)^-1 for conjugate gradients, one gamma per sample ``(B,)``; None: none is known."""
+        return None
 
     def select(self, slices: Tensor) -> Operator:
         """The same operator for the slices with these indices ``(B,)``; what all slices share stays shared."""
@@ -103,7 +108,11 @@ class MulticoilFourier(Operator):
 
     def select(self, slices: Tensor) -> MulticoilFourier:
         """The operator of these slices; a mask or maps with 1 in front stay shared."""
-        return MulticoilFourier(_pick(self.mask, slices), _pick(self.coil_maps, slices), self.image_shape)
+        return MulticoilFourier(pick(self.mask, slices), pick(self.coil_maps, slices), self.image_shape)
+
+    def with_maps(self, coil_maps: Tensor) -> MulticoilFourier:
+        """The same sampling seen by other coils."""
+        return MulticoilFourier(self.mask, coil_maps, self.image_shape)
 
     def to(self, device: torch.device | str) -> MulticoilFourier:
         """The same operator with mask and maps on ``device``."""
@@ -131,6 +140,6 @@ def _as_slices(mask: Tensor, shape: tuple[int, int]) -> Tensor:
     return mask
 
 
-def _pick(tensor: Tensor, slices: Tensor) -> Tensor:
+def pick(tensor: Tensor, slices: Tensor) -> Tensor:
     """Rows of the first dimension, unless there is only a shared one."""
     return tensor if tensor.shape[0] == 1 else tensor[slices.to(tensor.device)]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .eigenbasis import normal_rows
 from .grids import Shape
+from .noncartesian import NonCartesianFourier
 from .operators import MulticoilFourier, Operator
 
 LOBES = 3
@@ -74,15 +75,17 @@ class InPlaneChange(Operator):
 
 
 class RegriddedFourier(Operator):
-    """A = P F S U: Cartesian multi-coil k-space of slices that lie on another grid than x.
+    """A = P F S U (or F_u S U): multi-coil k-space of slices that lie on another grid than x.
 
     Args:
         change: U.
-        fourier: P F S on the acquisition's grid, ``change.target``.
+        fourier: P F S, or F_u S of a trajectory, on the acquisition's grid, ``change.target``.
         rows: Re(A^H A) of ``fourier`` by rows (see `by_rows`), or None.
     """
 
-    def __init__(self, change: InPlaneChange, fourier: MulticoilFourier, rows: Tensor | None = None) -> None:
+    def __init__(
+        self, change: InPlaneChange, fourier: MulticoilFourier | NonCartesianFourier, rows: Tensor | None = None
+    ) -> None:
         if fourier.image_shape != change.target:
             raise ValueError(f"k-space of {fourier.image_shape} does not fit images of {change.target}")
         self.change, self.fourier, self.rows = change, fourier, rows
@@ -99,12 +102,14 @@ class RegriddedFourier(Operator):
     def normal(self, x: Tensor) -> Tensor:
         """U^T Re(S^H F^H P F S) U x: what conjugate gradients call, without Fourier transforms where rows are known."""
         if self.rows is None:
-            return super().normal(x)
+            return self.change.adjoint(self.fourier.normal(self.change.forward(x)))
         moved = self.change.forward(x)
         return self.change.adjoint((self.rows.to(x.dtype) @ moved[..., None])[..., 0])
 
     def by_rows(self) -> RegriddedFourier:
         """The same operator with `normal` by rows, three times as fast: for masks 1-D along W, where memory allows."""
+        if not isinstance(self.fourier, MulticoilFourier):
+            return self
         slices = max(len(self.fourier.mask), len(self.fourier.coil_maps))
         (height, width), real = self.change.target, self.fourier.coil_maps.real
         small = slices * height * width**2 * real.element_size() <= _MOST_ROW_BYTES

@@ -115,7 +115,12 @@ class DataConsistency:
             return self._solve_rows(rhs, gamma, slices)
         chosen = operator.select(slices)
         return conjugate_gradient(
-            lambda x: x + gamma[:, None, None] * chosen.normal(x), rhs, start, iterations, tolerance
+            lambda x: x + gamma[:, None, None] * chosen.normal(x),
+            rhs,
+            start,
+            iterations,
+            tolerance,
+            chosen.preconditioner(gamma),
         )
 
     def _solve_rows(self, rhs: Tensor, gamma: Tensor, slices: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class Simulation(_Document):
     coils: int = Field(8, ge=1, le=128)
     noise_std: float = Field(0.01, gt=0, le=1)
     seed: Seed = 0
-    mask: Literal["equispaced", "random", "poisson"] = "equispaced"
+    mask: Literal["equispaced", "random", "poisson", "radial", "spiral"] = "equispaced"
     phase: Literal["none", "smooth"] = "none"
 
 
@@ -42,6 +42,11 @@ class ModalityDocument(_Document):
         description="raw data, relative to the study's folder: .h5, .mrd, .npy, .npz, or one of a .cfl and .hdr pair",
     )
     coil_maps: str | None = Field(None, description="coil sensitivities that belong to kspace; default: estimated")
+    trajectory: str | None = Field(
+        None,
+        description="where radial or spiral kspace was sampled, when its file does not say: (spokes, samples, "
+        "2) in cycles per field of view along (H, W)",
+    )
     noise_std: float | None = Field(None, gt=0, description="complex noise std of kspace in the file's units")
     voxel_size_mm: Annotated[list[Annotated[float, Field(gt=0, le=100)]], Field(min_length=3, max_length=3)] | None = (
         Field(None, description="(H, W, slice) of kspace that carries no geometry")

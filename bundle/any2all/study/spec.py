@@ -17,6 +17,7 @@ from ..stack import Stack
 from .document import ModalityDocument, SamplerDocument, Simulation, Status, validated
 
 KSPACE_SUFFIXES = (".h5", ".npy", ".npz", ".mrd", ".cfl")
+FILE_KEYS = ("file", "kspace", "coil_maps", "trajectory")
 BART_HEADER = ".hdr"  # lies beside its .cfl; a study names either
 Purpose = Literal["inference", "generate"]
 
@@ -30,6 +31,7 @@ class ModalitySpec:
     file: Path | None = None
     kspace: Path | None = None
     coil_maps: Path | None = None
+    trajectory: Path | None = None
     noise_std: float | None = None
     voxel_size_mm: tuple[float, float, float] | None = None
     simulate: Simulation | None = None
@@ -39,7 +41,7 @@ class ModalitySpec:
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every file that this modality reads; of BART's pairs both."""
-        named = [p for p in (self.file, self.kspace, self.coil_maps) if p is not None]
+        named = [p for p in (self.file, self.kspace, self.coil_maps, self.trajectory) if p is not None]
         return (*named, *(p.with_suffix(BART_HEADER) for p in named if p.suffix.lower() == ".cfl"))
 
 
@@ -163,11 +165,13 @@ def _modality(name: str, document: ModalityDocument | None, raw_data: bool, fold
         return ModalitySpec(name, "missing")
     key = f"modalities.{name}"
     _check_keys(document, key, raw_data)
-    path = {k: _path(folder, getattr(document, k), f"{key}.{k}") for k in ("file", "kspace", "coil_maps")}
+    path = {k: _path(folder, getattr(document, k), f"{key}.{k}") for k in FILE_KEYS}
     taken = (*KSPACE_SUFFIXES, BART_HEADER)
-    if path["kspace"] and path["kspace"].suffix.lower() not in taken:
-        raise Any2allError("unknown raw data format", key=f"{key}.kspace", value=document.kspace, allowed=taken)
-    for which in ("kspace", "coil_maps"):
+    for which in ("kspace", "trajectory"):
+        if path[which] and path[which].suffix.lower() not in taken:
+            value = getattr(document, which)
+            raise Any2allError("unknown raw data format", key=f"{key}.{which}", value=value, allowed=taken)
+    for which in ("kspace", "coil_maps", "trajectory"):
         path[which] = _of_pair(path[which], f"{key}.{which}")
     voxels = document.voxel_size_mm
     return ModalitySpec(
@@ -201,7 +205,7 @@ def _check_keys(document: ModalityDocument, key: str, raw_data: bool) -> None:
                 allowed="kspace, or file with simulate",
             )
         needed = {"kspace"} if "kspace" in given else {"file", "simulate"}
-        beside = {"coil_maps", "noise_std", "voxel_size_mm", "geometry", "orientation"}
+        beside = {"coil_maps", "trajectory", "noise_std", "voxel_size_mm", "geometry", "orientation"}
         taken = needed | beside if "kspace" in given else needed
     else:
         needed = taken = {"file"} if document.status == "available" else set()
