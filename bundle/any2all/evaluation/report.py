@@ -140,6 +140,9 @@ def publish(evaluation: Evaluation, records: Sequence[Record]) -> None:
     (folder / "report.md").write_text(text, encoding="utf-8")
     write_csv(records, folder / "numbers.csv")
     draw_pictures(results, folder)
+    if evaluation.unconditional is not None:
+        distances = [distance.to_json() for distance in evaluation.unconditional.distances]
+        (folder / "unconditional.json").write_text(json.dumps(distances, indent=1) + "\n", encoding="utf-8")
     verdicts = {section.title: [asdict(v) for v in section.verdicts] for section in found}
     (folder / "verdicts.json").write_text(json.dumps(verdicts, indent=1) + "\n", encoding="utf-8")
     print(f"report and numbers: {folder}")
