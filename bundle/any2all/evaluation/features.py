@@ -122,7 +122,7 @@ def _inception(file: Path) -> nn.Module:
         from torchvision.models import inception_v3
     except (ImportError, RuntimeError) as error:  # RuntimeError: a build for another torch
         raise Any2allError(
-            f"torchvision cannot be imported: {error}", key="features.kind", hint="pip install torchvision"
+            f"torchvision cannot be imported: {error}", key="features.kind", hint="pip install any2all[inception]"
         ) from error
     # the file's own input transform undoes ImageNet's normalisation; images come as 2u - 1 here, which is what it makes
     network = inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=False)
