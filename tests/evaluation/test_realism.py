@@ -1,7 +1,10 @@
 """Draws from nothing beside held-out renderings, and our sampler beside every other method."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
+import any2all
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from any2all.evaluation.distribution import fid, kid
 from any2all.evaluation.evaluate import Evaluation
 from any2all.evaluation.feature_network import FeatureNetwork
 from any2all.evaluation.features import FeatureExtractor
+from any2all.evaluation.peers import SampledPeer
 from any2all.evaluation.predictions import Prediction
 from any2all.evaluation.realism import against_every_peer, realism, rivalries, unconditional
 from any2all.evaluation.records import Record
@@ -21,6 +25,7 @@ from any2all.samplers.noise import VolumeNoise
 from any2all.stack import load_stack
 
 STACK = load_stack()
+CONFIG = Path(any2all.__file__).parents[1] / "configs" / "evaluate.json"
 DRAWN = [
     {"name": "ancestral-3", "sampler": "ancestral", "steps": 3},
     {"name": "mcs-2", "sampler": "mcs", "steps": 2},
@@ -52,6 +57,15 @@ def test_without_data_mps_is_ancestral_sampling(tiny_prior):
     problem, noise = nothing((2, 6, 32, 32)), VolumeNoise((6, 32, 32), 3)
     drawn = [sampler(4).sample(tiny_prior, problem, noise) for sampler in (Ancestral, MPS)]
     assert torch.equal(*drawn)
+
+
+def test_every_sampler_of_the_config_can_draw_from_nothing(tiny_prior):
+    for entry in json.loads(CONFIG.read_text())["unconditional"]["method_list"]:
+        peer = SampledPeer(entry["name"], tiny_prior, Method.from_dict(entry).build_sampler(STACK))
+        assert peer.capabilities.unconditional and peer.capabilities.samples
+        assert peer.sampler.passes(tiny_prior.schedule, False, True) == 50
+    drawn = SampledPeer("a", tiny_prior, Ancestral(3))
+    assert not drawn.can([], ["T1"], "CT") and not drawn.can(["T2"], [], "T2")  # it would ignore what is given
 
 
 def test_a_table_of_draws_from_nothing(tiny_prior, features):

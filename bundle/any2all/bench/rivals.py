@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..diffusion.prior import NetworkPrior
 from ..evaluation.cases import Cases
-from ..evaluation.evaluate import Evaluation
+from ..evaluation.evaluate import Evaluation, Trial
 from ..evaluation.tasks import Method, Task
 from ..evaluation.text import markdown_table
 from .meter import measured
@@ -55,15 +55,13 @@ class Row:
         return PER * self.seconds / self.slices
 
 
-def rivals(prior: NetworkPrior, image: Tensor, batch_size: int) -> list[Row]:
+def rivals(prior: NetworkPrior, image: Tensor, batch_size: int, file: Path = CONFIG) -> list[Row]:
     """Every method of ``evaluate.json`` that can do the task with this prior, on an image (Z, H, W) in u."""
-    config = json.loads(CONFIG.read_text(encoding="utf-8"))
+    config = json.loads(file.read_text(encoding="utf-8"))
     methods = [Method.from_dict(entry) for entry in config["method_list"]]
     same_prior = [m for m in methods if m.model is None and "rendered" in m.on and not _repeats(m, methods)]
     shortened = [_shortened(m) for m in same_prior]
-    whole = Evaluation(
-        prior, [_cases(prior, image)], [RAW], shortened, config["simulation"], batch_size=batch_size
-    )  # fmt: skip
+    whole = Evaluation(prior, [_cases(prior, image)], [RAW], shortened, config["simulation"], batch_size=batch_size)
     with torch.no_grad():  # nobody is charged for the first pass of all
         levels = torch.zeros(len(image), prior.channels, dtype=torch.long, device=prior.device)
         prior.x0_hat(torch.zeros(len(image), prior.channels, *prior.card.matrix, device=prior.device), levels)
@@ -79,9 +77,8 @@ def _cases(prior: NetworkPrior, image: Tensor) -> Cases:
 
 def _repeats(method: Method, methods: Sequence[Method]) -> bool:
     """Whether an earlier method differs in its number of samples only."""
-    earlier = methods[: methods.index(method)]
-    return any(replace(m, name="", samples=1, tasks=None) == replace(method, name="", samples=1, tasks=None)
-               for m in earlier)  # fmt: skip
+    alike = [replace(m, name="", samples=1, slices=None, tasks=None) for m in methods[: methods.index(method) + 1]]
+    return alike[-1] in alike[:-1]
 
 
 def _shortened(method: Method) -> Method:
@@ -89,7 +86,7 @@ def _shortened(method: Method) -> Method:
     return replace(method, steps=steps, samples=1, slices=None, tasks=None)
 
 
-def _timed(whole: Evaluation, trial: Any, steps: int | None) -> Row:
+def _timed(whole: Evaluation, trial: Trial, steps: int | None) -> Row:
     with measured(whole.prior.network, whole.prior.device) as cost:
         found = whole.predict(trial)
     scale = 1.0 if steps is None else steps / trial.method.steps

@@ -134,8 +134,8 @@ class Evaluation:
     def score(self, trial: Trial, prediction: Prediction) -> list[Record]:
         """One record for each target."""
         truth = {name: trial.cases.slices[:, self.prior.stack.index(name)].numpy() for name in trial.task.targets}
-        groups, raw = trial.cases.groups, trial.task.raw
-        return [Record.of(prediction, n, truth[n], groups, n in raw) for n in trial.task.targets]
+        cases, raw = trial.cases, trial.task.raw
+        return [Record.of(prediction, n, truth[n], cases.groups, n in raw, cases.inside) for n in trial.task.targets]
 
     def widened(self, samples: np.ndarray, target: str, task: str) -> np.ndarray:
         """Samples (K, Z, H, W) about their mean by the factor that `_std` is calibrated with."""
