@@ -74,7 +74,7 @@ def test_kid_of_a_shifted_gaussian_in_one_dimension():
     found = kid(gaussian(n, 1), gaussian(n, 1, 1, mean=m), subsets=20)
     moments = np.array([m, (1 + m**2) - 1, (m**3 + 3 * m) - 0])
     expected = (np.array([3, 3, 1]) * moments**2).sum()
-    assert abs(found.value - expected) < 4 * found.error and found.error < 0.2 * expected
+    assert abs(found.value - expected) < 4 * found.error and found.error < 0.3 * expected
 
 
 def test_kid_of_equal_distributions_is_zero_on_average_and_its_error_is_honest():

@@ -11,8 +11,7 @@ import torch
 from any2all.evaluation.cases import Cases
 from any2all.evaluation.distribution import fid, kid
 from any2all.evaluation.evaluate import Evaluation
-from any2all.evaluation.feature_network import FeatureNetwork
-from any2all.evaluation.features import FeatureExtractor
+from any2all.evaluation.features import load_features
 from any2all.evaluation.peers import SampledPeer
 from any2all.evaluation.predictions import Prediction
 from any2all.evaluation.realism import against_every_peer, realism, rivalries, unconditional
@@ -35,9 +34,7 @@ DRAWN = [
 
 @pytest.fixture(scope="module")
 def features():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return FeatureExtractor("tiny", "0" * 64, 64, FeatureNetwork(6, 8).eval().features)
+    return load_features()
 
 
 def experiment(prior, features, folder=None, draws=6, **changes):

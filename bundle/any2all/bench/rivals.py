@@ -77,8 +77,11 @@ def _cases(prior: NetworkPrior, image: Tensor) -> Cases:
 
 def _repeats(method: Method, methods: Sequence[Method]) -> bool:
     """Whether an earlier method differs in its number of samples only."""
-    alike = [replace(m, name="", samples=1, slices=None, tasks=None) for m in methods[: methods.index(method) + 1]]
-    return alike[-1] in alike[:-1]
+
+    def cost(m: Method) -> dict[str, Any]:
+        return {key: value for key, value in m.settings().items() if key not in ("name", "samples", "slices")}
+
+    return any(cost(m) == cost(method) for m in methods[: methods.index(method)])
 
 
 def _shortened(method: Method) -> Method:
