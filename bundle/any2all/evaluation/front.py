@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.prior import NetworkPrior
+from ..errors import Any2allError
 from ..generate import compare_with_training, draw_stacks
 from ..phantom.dataset import RenderedHeads
 from ..training import cohort
@@ -107,7 +108,7 @@ class TableEvaluator:
 
     def evaluation(self) -> Evaluation:
         """The evaluation that the settings describe."""
-        features = None if self.features is None else load_features(**self.features)
+        features = self._features()
         return Evaluation(
             self.prior,
             self.dataset.sets,
@@ -124,6 +125,14 @@ class TableEvaluator:
             as_count(self.batch_size, "batch_size"),
             self.seed,
         )
+
+    def _features(self) -> FeatureExtractor | None:
+        """What FID and KID compare; None where the settings say so."""
+        wanted = dict(self.features or {})
+        kind, file = wanted.pop("kind", "any2all"), wanted.pop("file", None)
+        if wanted:
+            raise Any2allError("unknown key", key="features", value=sorted(wanted), allowed=["kind", "file"])
+        return None if self.features is None else load_features(kind, file)
 
     def _unconditional(self, features: FeatureExtractor | None) -> Unconditional | None:
         """The experiment of draws from nothing, where it is wanted and there are held-out heads."""
