@@ -23,7 +23,7 @@ help:
 	@echo "make test         all tests"
 	@echo "make serve        server with the demonstration study on 127.0.0.1:$(PORT)"
 	@echo "make lint         ruff"
-	@echo "make bench        times of the presets and of the server, as ratios in the same run"
+	@echo "make bench        times of presets, samplers, peers and the server, as ratios in the same run"
 	@echo "make soak         100 jobs and 2,000 fuzzed requests against a real server"
 	@echo "make screenshots  pictures of the Slicer panel"
 	@echo "make check-data   DATA=<folder>: checks on real scans and measured k-space"

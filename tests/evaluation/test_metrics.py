@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 from any2all.evaluation.metrics import compare, psnr, ssim
+from any2all.evaluation.predictions import Prediction
+from any2all.evaluation.records import Record
 from any2all.geometry import Grid, Volume
 from any2all.output import ModalityResult
 from any2all.stack import load_stack
 from monai.metrics import PSNRMetric, SSIMMetric
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 STACK = load_stack()
 GRID = Grid((3, 48, 40), np.array([[0, 0, -4.0, 80], [0, -4.0, 0, 96], [6.0, 0, 0, 0], [0, 0, 0, 1]]))
@@ -49,6 +52,29 @@ def test_psnr_and_ssim_agree_with_monai():
     metric = SSIMMetric(2, data_range=1.0, kernel_type="gaussian", win_size=11, kernel_sigma=1.5)
     assert ssim(estimate, truth) == pytest.approx(float(metric(e, t).mean()), abs=2e-4)
     assert ssim(truth, truth) == pytest.approx(1.0) and ssim(estimate, truth) < 0.9
+
+
+def test_metrics_inside_the_head_agree_with_scikit_image():
+    """PSNR of the masked pixels as of a list of numbers; SSIM as the mean of scikit-image's own map there."""
+    estimate, truth = pair()
+    inside = np.zeros(truth.shape, bool)
+    inside[:2, 10:30, 8:30] = True
+    found = Prediction("c", "t", "m", (0, 1, 2), 1, 0.1, {"CT": estimate[None].astype(np.float32)}, "mark")
+    scored = Record.of(found, "CT", truth, ["a"] * 3, False, inside)
+    by_slice = [peak_signal_noise_ratio(truth[z][inside[z]], estimate[z][inside[z]], data_range=1) for z in (0, 1)]
+    expected = -10 * np.log10(np.mean([10 ** (-value / 10) for value in by_slice]))
+    assert scored.psnr_head == pytest.approx(expected, abs=1e-4) and np.isnan(scored.mse_head[2])
+    maps = [
+        structural_similarity(
+            t, e, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+        )[1]
+        for t, e in zip(truth, estimate)
+    ]
+    assert scored.ssim_head[:2] == pytest.approx([maps[z][inside[z]].mean() for z in (0, 1)], abs=1e-5)
+    assert scored.on([1]).psnr_head == pytest.approx(by_slice[1], abs=1e-4) and scored.on([2]).psnr_head is None
+    whole = Record.of(found, "CT", truth, ["a"] * 3, False, np.ones_like(inside))
+    assert whole.psnr_head == pytest.approx(whole.psnr) and whole.ssim_head != pytest.approx(scored.ssim_head[0])
+    assert Record.of(found, "CT", truth, ["a"] * 3, False).summary()["psnr_head_db"] is None
 
 
 def test_an_image_smaller_than_the_window_has_no_ssim():

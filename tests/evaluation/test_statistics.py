@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 from any2all.errors import Any2allError
-from any2all.evaluation.statistics import Interval, bootstrap_mean, chain, paired_bootstrap, psnr_of_mse
+from any2all.evaluation.statistics import (
+    Interval,
+    bootstrap_mean,
+    chain,
+    holm,
+    p_text,
+    paired_bootstrap,
+    paired_wilcoxon,
+    psnr_of_mse,
+)
 from scipy import stats
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -106,3 +115,39 @@ def test_a_chain_of_mse_is_judged_in_decibel():
     mse = 10 ** (-scores() / 10)
     found = chain({"a": mse, "b": mse / 2}, GROUPS, reduce=psnr_of_mse)
     assert found.total.mean == pytest.approx(10 * np.log10(2)) and found.holds
+
+
+def test_the_signed_rank_test_agrees_with_its_exact_distribution():
+    """Six renderings: each of the 2^6 patterns of signs is as likely, so p is a count."""
+    a, b = scores(0, 0.5), scores(1)
+    differences = (a - b).reshape(6, 3).mean(axis=1)
+    ranks = np.abs(differences).argsort().argsort() + 1
+    signs = np.array(np.meshgrid(*[[0, 1]] * 6)).reshape(6, -1)
+    sums, centre = (signs * ranks[:, None]).sum(axis=0), ranks.sum() / 2
+    expected = (np.abs(sums - centre) >= abs(ranks[differences > 0].sum() - centre)).mean()
+    assert paired_wilcoxon(a, b, GROUPS) == pytest.approx(expected)
+    assert paired_wilcoxon(a + 9, b, GROUPS) == pytest.approx(2 / 2**6)
+    assert paired_wilcoxon(a, a, GROUPS) == 1.0
+    mse = 10 ** (-a / 10)
+    assert paired_wilcoxon(mse / 2, mse, GROUPS, psnr_of_mse) == pytest.approx(2 / 2**6)
+
+
+def test_five_renderings_are_not_tested():
+    groups = np.repeat(list("abcde"), 2)
+    assert paired_wilcoxon(np.arange(10.0), np.zeros(10), groups) is None and p_text(None) == "not tested"
+
+
+def test_holms_correction_agrees_with_its_definition():
+    p = [0.01, None, 0.04, 0.03, 0.005]
+    # 4 × 0.005, 3 × 0.01, 2 × 0.03, then 0.04, which may not fall below the one before
+    assert holm(p) == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06), pytest.approx(0.02)]
+    assert holm([0.6, 0.7]) == [1.0, 1.0] and holm([]) == []
+    rng = np.random.default_rng(0)
+    for _ in range(50):  # rejected at 5 % by step-down comparison with 0.05 / (m - rank), and by no other
+        values = (rng.uniform(size=7) ** 3).tolist()
+        rejected = set()
+        for rank, i in enumerate(np.argsort(values)):
+            if values[i] > 0.05 / (7 - rank):
+                break
+            rejected.add(int(i))
+        assert {i for i, q in enumerate(holm(values)) if q <= 0.05} == rejected

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from . import quality, rivalry
+from . import quality, realism, rivalry
 from .results import Results, Section
 
 SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
@@ -16,12 +16,14 @@ SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
     rivalry.against_regression,
     rivalry.against_shared,
     rivalry.against_wavelets,
+    realism.against_every_peer,
     quality.in_units,
     quality.lesions,
     quality.uncertainty,
     rivalry.real_scans,
     quality.flicker,
     quality.self_check,
+    realism.unconditional,
     quality.not_memorised,
 )
 

@@ -21,10 +21,12 @@ from tqdm import tqdm
 from ..diffusion.prior import NetworkPrior, load_prior
 from ..errors import Any2allError
 from .cases import Cases
+from .features import FeatureExtractor
 from .peers import MatchedCopy, MeanImage, Peer, SampledPeer, tuned_reconstructions
 from .predictions import Prediction, PredictionFolder
 from .records import Record, fingerprint
 from .tasks import Method, Task
+from .unconditional import Unconditional
 
 
 class Trial(NamedTuple):
@@ -50,6 +52,8 @@ class Evaluation:
         mean_image: (M, H, W) in u, the baseline of synthetic images.
         training: gives training slices (N, M, H, W) in u, when a peer has to be fitted.
         likeness: compares draws from nothing with training slices (`generate.compare_with_training`).
+        features: what FID and KID compare; None: neither.
+        unconditional: the experiment of draws from nothing; None: it is left out.
         batch_size: rows (slice of a sample) that the network sees at once.
         seed: of the samplers' noise.
     """
@@ -64,6 +68,8 @@ class Evaluation:
     mean_image: np.ndarray | None = None
     training: Callable[[], Tensor] | None = None
     likeness: Callable[[], dict[str, Any]] | None = None
+    features: FeatureExtractor | None = None
+    unconditional: Unconditional | None = None
     batch_size: int = 24
     seed: int = 0
 
@@ -128,8 +134,8 @@ class Evaluation:
     def score(self, trial: Trial, prediction: Prediction) -> list[Record]:
         """One record for each target."""
         truth = {name: trial.cases.slices[:, self.prior.stack.index(name)].numpy() for name in trial.task.targets}
-        groups, raw = trial.cases.groups, trial.task.raw
-        return [Record.of(prediction, n, truth[n], groups, n in raw) for n in trial.task.targets]
+        cases, raw = trial.cases, trial.task.raw
+        return [Record.of(prediction, n, truth[n], cases.groups, n in raw, cases.inside) for n in trial.task.targets]
 
     def widened(self, samples: np.ndarray, target: str, task: str) -> np.ndarray:
         """Samples (K, Z, H, W) about their mean by the factor that `_std` is calibrated with."""
@@ -139,7 +145,7 @@ class Evaluation:
 
     def model_facts(self, name: str) -> str:
         """How long another prior that methods name was trained, beside the evaluated one, in words."""
-        priors = {"this prior": self.prior, name: self._other(name)}
+        priors = {"this prior": self.prior, name: self.other_prior(name)}
         return "; ".join(f"{key}: {_trained(prior)}" for key, prior in priors.items() if prior is not None) + "."
 
     def cost(self, trial: Trial) -> int:
@@ -169,7 +175,7 @@ class Evaluation:
         """The method, ready to predict; None where what it needs is not there."""
         stack = self.prior.stack
         if method.sampler is not None:
-            prior = self._other(method.model) if method.model else self.prior
+            prior = self.other_prior(method.model) if method.model else self.prior
             if prior is None:
                 return None
             return SampledPeer(method.name, prior, method.build_sampler(stack), self.batch_size, method.rho)
@@ -183,14 +189,22 @@ class Evaluation:
     def _matched_copy(self) -> MatchedCopy:
         return MatchedCopy(self.training(), self.prior.stack)
 
-    def _other(self, name: str) -> NetworkPrior | None:
-        file = None if self.models is None else self.models / name
-        if file is None or not file.is_file():
-            return None
-        prior = load_prior(file, self.prior.device)
-        if prior.card.matrix != self.prior.card.matrix or prior.stack != self.prior.stack:
-            raise Any2allError("this prior has another grid or stack", key="method_list.model", value=name)
-        return prior
+    def other_prior(self, name: str) -> NetworkPrior | None:
+        """The prior of this file beside the evaluated one; None where there is no such file."""
+        return None if self.models is None else prior_beside(self.prior, self.models / name)
+
+
+def prior_beside(prior: NetworkPrior, file: Path) -> NetworkPrior | None:
+    """Another prior to compare with; None where there is no such file.
+
+    Raises Any2allError where its grid or its stack is another.
+    """
+    if not file.is_file():
+        return None
+    other = load_prior(file, prior.device)
+    if other.card.matrix != prior.card.matrix or other.stack != prior.stack:
+        raise Any2allError("this prior has another grid or stack", key="method_list.model", value=file.name)
+    return other
 
 
 def _trained(prior: NetworkPrior) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.prior import NetworkPrior
+from ..errors import Any2allError
 from ..generate import compare_with_training, draw_stacks
 from ..phantom.dataset import RenderedHeads
 from ..training import cohort
@@ -19,9 +20,11 @@ from ..training.finish import mean_image_file
 from ..workflow import as_count, front_door
 from .baselines import load_mean_image
 from .cases import MANIFEST, Cases, Manifest
-from .evaluate import Evaluation
+from .evaluate import Evaluation, prior_beside
+from .features import FeatureExtractor, load_features
 from .report import publish
 from .tasks import Method, Task, chosen
+from .unconditional import Unconditional
 
 FITTING_SLICES, FITTING_SEED = 240, 77
 DRAW_STEPS, BANK_SLICES = 250, 400
@@ -29,10 +32,12 @@ DRAW_STEPS, BANK_SLICES = 250, 400
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """What is evaluated on: the sets of cases, and training heads for peers that have to be fitted."""
+    """What is evaluated on: the sets of cases, training heads for peers that have to be fitted, and the label maps of
+    the held-out heads."""
 
     sets: tuple[Cases, ...]
     data: cohort.TrainingData
+    heads: tuple[Path, ...] = ()
 
 
 def data_folder() -> str:
@@ -60,7 +65,8 @@ def load_ground(
             sets += entry.blocks(*place)
         if "real" in wanted:
             sets += entry.subjects(*place)
-        return Ground(tuple(sets), cohort.training_data(folder, None, prior.stack))
+        heads = tuple(cohort.DataSplits(folder, entry.split).head_labels)
+        return Ground(tuple(sets), cohort.training_data(folder, None, prior.stack), heads)
 
 
 @dataclass
@@ -73,6 +79,8 @@ class TableEvaluator:
         simulation: of k-space, see `Evaluation`.
         model_file: the prior's weights, beside which its mean image and other priors lie.
         draws: whole stacks drawn from nothing, to compare with training slices; 0: none.
+        features: ``kind`` and ``file`` of what FID and KID compare, see `load_features`.
+        unconditional: ``draws`` (N, 0: none) and ``method_list`` of the experiment, see `Unconditional`.
         output_dir, batch_size, seed: see `Evaluation`.
     """
 
@@ -86,6 +94,8 @@ class TableEvaluator:
     model_file: str | Path = ""
     output_dir: str | Path | None = None
     draws: int = 0
+    features: Mapping[str, Any] | None = None
+    unconditional: Mapping[str, Any] | None = None
     batch_size: int = 24
     seed: int = 0
 
@@ -98,6 +108,7 @@ class TableEvaluator:
 
     def evaluation(self) -> Evaluation:
         """The evaluation that the settings describe."""
+        features = self._features()
         return Evaluation(
             self.prior,
             self.dataset.sets,
@@ -109,6 +120,36 @@ class TableEvaluator:
             load_mean_image(mean_image_file(self.model_file), self.prior.card),
             self._training,
             self._likeness if self.draws else None,
+            features,
+            self._unconditional(features),
+            as_count(self.batch_size, "batch_size"),
+            self.seed,
+        )
+
+    def _features(self) -> FeatureExtractor | None:
+        """What FID and KID compare; None where the settings say so."""
+        wanted = dict(self.features or {})
+        kind, file = wanted.pop("kind", "any2all"), wanted.pop("file", None)
+        if wanted:
+            raise Any2allError("unknown key", key="features", value=sorted(wanted), allowed=["kind", "file"])
+        return None if self.features is None else load_features(kind, file)
+
+    def _unconditional(self, features: FeatureExtractor | None) -> Unconditional | None:
+        """The experiment of draws from nothing, where it is wanted and there are held-out heads."""
+        wanted, ground = self.unconditional or {}, self.dataset
+        if features is None or not wanted.get("draws") or not ground.heads:
+            return None
+        folder = Path(self.model_file).parent
+        return Unconditional(
+            self.prior,
+            [Method.from_dict(m) for m in wanted["method_list"]],
+            as_count(wanted["draws"], "unconditional.draws", least=2),
+            ground.heads,
+            features,
+            ground.data.head_labels,
+            ground.data.lesion_masks,
+            lambda name: prior_beside(self.prior, folder / name),
+            Path(self.output_dir) if self.output_dir else None,
             as_count(self.batch_size, "batch_size"),
             self.seed,
         )

@@ -27,20 +27,25 @@ def psnr(
     return float("inf") if error == 0 else float(10 * np.log10(data_range**2 / error))
 
 
-def ssim(estimate: np.ndarray, truth: np.ndarray, data_range: float = DATA_RANGE_U) -> float:
+def ssim(
+    estimate: np.ndarray, truth: np.ndarray, data_range: float = DATA_RANGE_U, mask: np.ndarray | None = None
+) -> float:
     """Structural similarity (Wang et al., 2004), Gaussian window of 1.5 voxels: mean over slices (Z, H, W).
 
-    NaN for slices that are smaller than the window of 11 pixels.
+    With a mask (Z, H, W), each slice's mean is over its pixels; slices without any are left out. NaN for slices that
+    are smaller than the window of 11 pixels, or when all are left out.
     """
     if min(truth.shape[1:]) < SSIM_WINDOW:
         return float("nan")
-    values = [
-        structural_similarity(
-            t, e, data_range=data_range, gaussian_weights=True, sigma=SSIM_SIGMA, use_sample_covariance=False
+    values = []
+    for z, (e, t) in enumerate(zip(np.asarray(estimate, np.float64), np.asarray(truth, np.float64), strict=True)):
+        if mask is not None and not mask[z].any():
+            continue
+        mean, every = structural_similarity(
+            t, e, data_range=data_range, gaussian_weights=True, sigma=SSIM_SIGMA, use_sample_covariance=False, full=True
         )
-        for e, t in zip(np.asarray(estimate, np.float64), np.asarray(truth, np.float64), strict=True)
-    ]
-    return float(np.mean(values))
+        values.append(mean if mask is None else every[mask[z]].mean())
+    return float(np.mean(values)) if values else float("nan")
 
 
 def compare(

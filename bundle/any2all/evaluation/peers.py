@@ -30,7 +30,7 @@ from ..kspace.reconstruct import (
     zero_filled,
 )
 from ..physics.measurements import Channel, Measurements
-from ..samplers import MCS, Problem, Sampler
+from ..samplers import MCS, Ancestral, Problem, Sampler
 from ..samplers.noise import VolumeNoise
 from ..stack import Stack
 from ..study.presets import MCS_LEAST_STEPS_WITH_RAW_DATA
@@ -325,6 +325,8 @@ class SampledPeer:
 
     @property
     def capabilities(self) -> Capabilities:
+        if isinstance(self.sampler, Ancestral):
+            return Capabilities(unconditional=True, samples=True)
         if not isinstance(self.sampler, MCS):
             return Capabilities(any_mask=True, kspace=True, mixed=True, unconditional=True, samples=True)
         if self.prior.noise_levels == "shared":

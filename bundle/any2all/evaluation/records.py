@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .predictions import Prediction
 
 FORMAT = 2
+IN_HEAD = ("mse_head", "ssim_head", "mse_mean_head", "ssim_mean_head")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Record:
         mse, ssim: of ONE sample, averaged over the samples.
         mse_mean, ssim_mean: of the mean of the samples.
         variance: of the samples (n - 1), mean over pixels; 0 of a single one.
+        mse_head, ssim_head, mse_mean_head, ssim_mean_head: as above over the pixels inside the head; NaN in a slice
+            without any, empty where the head is not known.
     """
 
     cases: str
@@ -53,12 +56,25 @@ class Record:
     mse_mean: list[float]
     ssim_mean: list[float]
     variance: list[float]
+    mse_head: list[float] = field(default_factory=list)
+    ssim_head: list[float] = field(default_factory=list)
+    mse_mean_head: list[float] = field(default_factory=list)
+    ssim_mean_head: list[float] = field(default_factory=list)
 
     @classmethod
     def of(
-        cls, prediction: Prediction, target: str, truth: np.ndarray, groups: Sequence[str], measured: bool
+        cls,
+        prediction: Prediction,
+        target: str,
+        truth: np.ndarray,
+        groups: Sequence[str],
+        measured: bool,
+        inside: np.ndarray | None = None,
     ) -> Record:
-        """Score one target against the truth (Z, H, W) in u of ALL slices of the cases, ``groups`` likewise."""
+        """Score one target against the truth (Z, H, W) in u of ALL slices of the cases.
+
+        ``groups`` and ``inside``, the head (Z, H, W), are of all slices likewise.
+        """
         chosen = list(prediction.slices)
         images, true = prediction.images[target].astype(np.float64), np.clip(truth[chosen], 0, 1).astype(np.float64)
         mean = images.mean(axis=0)
@@ -79,6 +95,7 @@ class Record:
             ((mean - true) ** 2).mean(axis=(1, 2)).tolist(),
             [ssim(mean[z : z + 1], true[z : z + 1]) for z in range(len(true))],
             variance.mean(axis=(1, 2)).tolist(),
+            *([] if inside is None else _in_head(images, mean, true, inside[chosen])),
         )
 
     def on(self, slices: Sequence[int]) -> Record | None:
@@ -86,7 +103,8 @@ class Record:
         if not set(slices) <= set(self.slices):
             return None
         keep = [self.slices.index(z) for z in slices]
-        per_slice = ("slices", "groups", "mse", "ssim", "mse_mean", "ssim_mean", "variance")
+        per_slice = ["slices", "groups", "mse", "ssim", "mse_mean", "ssim_mean", "variance"]
+        per_slice += [name for name in IN_HEAD if getattr(self, name)]
         return Record(**{**asdict(self), **{name: [getattr(self, name)[i] for i in keep] for name in per_slice}})
 
     @property
@@ -98,6 +116,16 @@ class Record:
     def psnr_mean(self) -> float:
         """PSNR in dB of the mean of the samples."""
         return _decibel(self.mse_mean)
+
+    @property
+    def psnr_head(self) -> float | None:
+        """PSNR in dB of one sample inside the head, every slice of the same weight; None where none is known."""
+        return _head_decibel(self.mse_head)
+
+    @property
+    def psnr_mean_head(self) -> float | None:
+        """PSNR in dB of the mean of the samples inside the head."""
+        return _head_decibel(self.mse_mean_head)
 
     @property
     def spread_ratio(self) -> float | None:
@@ -123,6 +151,10 @@ class Record:
             "ssim": round(float(np.mean(self.ssim)), 4),
             "psnr_mean_db": round(self.psnr_mean, 3),
             "ssim_mean": round(float(np.mean(self.ssim_mean)), 4),
+            "psnr_head_db": _rounded(self.psnr_head, 3),
+            "ssim_head": _rounded(_known_mean(self.ssim_head), 4),
+            "psnr_mean_head_db": _rounded(self.psnr_mean_head, 3),
+            "ssim_mean_head": _rounded(_known_mean(self.ssim_mean_head), 4),
             "spread_ratio": None if ratio is None else round(ratio, 3),
             "seconds_per_slice": round(self.seconds, 4),
         }
@@ -131,6 +163,34 @@ class Record:
 def _decibel(mse: Sequence[float]) -> float:
     error = float(np.mean(mse))
     return float("inf") if error == 0 else -10 * math.log10(error)
+
+
+def _in_head(images: np.ndarray, mean: np.ndarray, true: np.ndarray, inside: np.ndarray) -> list[list[float]]:
+    """The four lists of `IN_HEAD`, of samples (K, Z, H, W), their mean and the truth (Z, H, W)."""
+    each = [[_slice_in_head(image[z], true[z], inside[z]) for image in images] for z in range(len(true))]
+    one = np.array(each).reshape(len(true), len(images), 2).mean(axis=1)
+    of_mean = np.array([_slice_in_head(mean[z], true[z], inside[z]) for z in range(len(true))]).reshape(-1, 2)
+    return [one[:, 0].tolist(), one[:, 1].tolist(), of_mean[:, 0].tolist(), of_mean[:, 1].tolist()]
+
+
+def _slice_in_head(image: np.ndarray, true: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
+    if not inside.any():
+        return math.nan, math.nan
+    return float(((image - true)[inside] ** 2).mean()), ssim(image[None], true[None], mask=inside[None])
+
+
+def _known_mean(values: Sequence[float]) -> float | None:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else None
+
+
+def _head_decibel(mse: Sequence[float]) -> float | None:
+    mean = _known_mean(mse)
+    return None if mean is None else _decibel([mean])
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def fingerprint(*parts: Any) -> str:

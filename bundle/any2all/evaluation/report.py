@@ -14,7 +14,8 @@ from .results import Results, Section
 from .text import markdown_table
 
 FLAGS = (
-    "PSNR in dB and SSIM in u clipped to [0, 1], data range 1, over all pixels of the prior's own grid.",
+    "PSNR in dB and SSIM in u clipped to [0, 1], data range 1, over all pixels of the prior's own grid; `head`: "
+    "over those inside the head, every slice of the same weight.",
     "k-space is simulated on that grid and reconstructed with the maps that made it, without phase (an inverse crime); "
     "the truth's intensity scale is known.",
     "Rendered heads: no real CT or PET exists in this data. Intervals are 95 % paired bootstrap over renderings, not "
@@ -50,7 +51,19 @@ def overviews(records: Sequence[Record]) -> list[str]:
 
 def details(records: Sequence[Record]) -> str:
     """All numbers, one block for each task and target."""
-    header = ["method", "passes", "s/slice", "PSNR one", "SSIM one", "PSNR mean", "SSIM mean", "samples", "spread"]
+    header = [
+        "method",
+        "passes",
+        "s/slice",
+        "PSNR one",
+        "SSIM one",
+        "PSNR mean",
+        "SSIM mean",
+        "samples",
+        "spread",
+        "PSNR head",
+        "SSIM head",
+    ]
     blocks = []
     for task, target in dict.fromkeys((r.task, r.target) for r in records):
         rows = [_row(r) for r in records if (r.task, r.target) == (task, target)]
@@ -71,7 +84,13 @@ def _row(record: Record) -> list[str]:
         f"{numbers['ssim_mean']:.3f}" if several else "–",
         str(record.samples),
         f"{record.spread_ratio:.2f}" if several and record.spread_ratio is not None else "–",
+        _or_dash(numbers["psnr_mean_head_db"], 2),
+        _or_dash(numbers["ssim_mean_head"], 3),
     ]
+
+
+def _or_dash(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def notes(evaluation: Evaluation) -> list[str]:
@@ -140,6 +159,9 @@ def publish(evaluation: Evaluation, records: Sequence[Record]) -> None:
     (folder / "report.md").write_text(text, encoding="utf-8")
     write_csv(records, folder / "numbers.csv")
     draw_pictures(results, folder)
+    if evaluation.unconditional is not None:
+        distances = [distance.to_json() for distance in evaluation.unconditional.distances]
+        (folder / "unconditional.json").write_text(json.dumps(distances, indent=1) + "\n", encoding="utf-8")
     verdicts = {section.title: [asdict(v) for v in section.verdicts] for section in found}
     (folder / "verdicts.json").write_text(json.dumps(verdicts, indent=1) + "\n", encoding="utf-8")
     print(f"report and numbers: {folder}")

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import Any2allError
 from ..kspace.acquisition import Acquisition
 from ..kspace.simulate import simulate_kspace
-from ..samplers import MCS, MDS, MPS, Sampler
+from ..samplers import MCS, MDS, MPS, Ancestral, Sampler
 from ..stack import Stack
 from .cases import Cases, Kind
 
@@ -74,7 +74,7 @@ class Method:
     Attributes:
         name: of the row.
         peer: one of `PEERS`, or None for a sampler.
-        sampler: mps, mds or mcs.
+        sampler: mps, mds or mcs; ancestral draws from nothing and suits no task.
         model: weights of another prior than the evaluated one, beside it (``shared.pt``); tried where the file exists.
         steps, samples, eta, eta_convention, gamma, zeta, weights, faithful, consistency, solver: see `samplers`;
             None is the sampler's own default.
@@ -87,7 +87,7 @@ class Method:
 
     name: str
     peer: str | None = None
-    sampler: Literal["mps", "mds", "mcs"] | None = None
+    sampler: Literal["ancestral", "mps", "mds", "mcs"] | None = None
     model: str | None = None
     steps: int | None = None
     samples: int = 1
@@ -148,6 +148,7 @@ class Method:
 
 
 _SETTINGS: dict[str, tuple[type[Sampler], tuple[str, ...]]] = {
+    "ancestral": (Ancestral, ("steps",)),
     "mps": (MPS, ("steps", "zeta")),
     "mds": (MDS, ("steps", "eta", "eta_convention", "gamma", "faithful")),
     "mcs": (MCS, ("steps", "eta", "consistency", "solver")),

@@ -58,9 +58,12 @@ def draw_grid(
 
 @dataclass(frozen=True)
 class RenderedSubject:
-    """One rendered head for training: ``images`` (Z, M, H, W) in [-1, 1] and how it was made."""
+    """One rendered head for training: ``images`` (Z, M, H, W) in [-1, 1], their ``labels`` int16 (Z, H, W) and
+    ``positions_mm`` upward from the head's centre, and how it was made."""
 
     images: Tensor
+    labels: Tensor
+    positions_mm: tuple[float, ...]
     parameters: HeadParameters
     grid: RenderGrid
 
@@ -108,7 +111,8 @@ class RenderedHeads(IterableDataset):
         images = to_prior_range(rendering, self.stack).cpu()
         # A stripped head has empty slices below the brain: they teach nothing.
         filled = (rendering.labels > 0).float().mean(dim=(1, 2)).cpu() > EMPTY_HEAD_FRACTION
-        return RenderedSubject(images[filled], parameters, grid)
+        positions = tuple(z for z, keep in zip(grid.slice_positions_mm, filled.tolist()) if keep)
+        return RenderedSubject(images[filled], rendering.labels.cpu()[filled], positions, parameters, grid)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         present = torch.ones(len(self.stack), dtype=torch.bool)

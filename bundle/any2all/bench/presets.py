@@ -1,50 +1,25 @@
-"""``python -m any2all.bench``: what the presets cost, as ratios to the paper's sampler in the same run.
-
-Seconds depend on the machine; ratios on the same prior, slices and moment depend on it much less.
-"""
+"""What the presets cost on the demonstration study, as ratios to the paper's sampler in the same run."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from .demo import MODEL, STUDY
-from .diffusion.prior import NetworkPrior, load_prior
-from .evaluation.text import markdown_table
-from .frame import expected_shape, lay_frame, measure
-from .inputs import aligned, read_inputs
-from .physics.measurements import Measurements
-from .samplers import Problem, build_sampler
-from .samplers.noise import VolumeNoise
-from .study import SamplerSettings, StudySpec, load_study, resolve_sampler
-from .study.presets import PRESETS
-from .workflow import as_count, front_door
+from ..diffusion.prior import NetworkPrior
+from ..evaluation.text import markdown_table
+from ..frame import expected_shape, lay_frame, measure
+from ..inputs import aligned, read_inputs
+from ..physics.measurements import Measurements
+from ..samplers import Problem, build_sampler
+from ..samplers.noise import VolumeNoise
+from ..study import SamplerSettings, StudySpec, resolve_sampler
+from ..study.presets import PRESETS
 
 MDS_STEPS = 150
-SLICES = 4
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Time mds and every preset on a few slices of the demonstration study, and print the table."""
-    options = _parser().parse_args(arguments)
-    with front_door():
-        prior = load_prior(options.model, options.device)
-        spec = load_study(STUDY, prior.stack)
-        measured, shape = some_slices(spec, prior, as_count(options.slices, "slices"))
-        rows = [timed(name, how, measured, shape, prior, spec) for name, how in contestants(spec, prior).items()]
-    print(f"{shape[0]} slices of the demonstration study, {torch.get_num_threads()} threads, {platform.machine()}")
-    print(table(rows))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -108,16 +83,3 @@ def timed(
     passes = draw(settings.steps, settings.samples)
     seconds = round(time.perf_counter() - started, 3)
     return {"name": name, "samples": settings.samples, "slices": shape[0], "passes": passes, "seconds": seconds}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m any2all.bench", description=__doc__)
-    parser.add_argument("--model", type=Path, default=MODEL, help="weights, their card beside them")
-    parser.add_argument("--slices", type=int, default=SLICES)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path, help="write the numbers there, too")
-    return parser
-
-
-if __name__ == "__main__":
-    main()

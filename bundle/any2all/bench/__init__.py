@@ -1,0 +1,1 @@
+"""``python -m any2all.bench``: what the presets, the samplers and the peers cost, as ratios within one run."""
