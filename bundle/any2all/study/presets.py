@@ -12,9 +12,12 @@ from .spec import StudySpec
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """A sampler with nothing left open. ``weights`` are per modality (mps); ``gamma`` is the one of mds."""
+    """A sampler with nothing left open. ``weights`` are per modality (mps); ``gamma`` is the one of mds.
 
-    name: Literal["mps", "mds", "mcs"]
+    ``cdm`` is no sampler of the prior but the second system; of the others it takes its place in a study.
+    """
+
+    name: Literal["mps", "mds", "mcs", "cdm"]
     steps: int
     samples: int
     seed: int
@@ -33,11 +36,14 @@ PRESETS: dict[str, tuple[int, int, Literal["calibrated", "moment"]]] = {  # mcs 
     "best": (20, 8, "moment"),
 }
 PAPER_STEPS = {"mps": 1000, "mds": 150}
+CDM_STEPS = 20  # of its small network of representations, as it was built; a study cannot choose them
 MCS_LEAST_STEPS_WITH_RAW_DATA = 5
+SAMPLERS = ("mcs", "mds", "mps")  # of the prior
 USED_BY = {  # keys that not every sampler listens to
-    "mps": {"zeta", "weights"},
-    "mds": {"eta", "eta_convention", "gamma", "faithful"},
-    "mcs": {"eta", "consistency"},
+    "mps": {"steps", "zeta", "weights"},
+    "mds": {"steps", "eta", "eta_convention", "gamma", "faithful"},
+    "mcs": {"steps", "eta", "consistency"},
+    "cdm": set(),
 }
 
 
@@ -47,7 +53,8 @@ def resolve_sampler(spec: StudySpec, noise_levels: Literal["shared", "per_modali
     ``fast`` is one pass and one sample where a given image says it all: the posterior mean (METHOD section 3).
 
     Raises:
-        Any2allError: mcs on a ``shared`` prior, mcs with too few steps for raw data, several samples of one pass.
+        Any2allError: mcs on a ``shared`` prior, mcs with too few steps for raw data, several samples of one pass,
+            cdm where anything is undersampled or nothing is given.
     """
     settings = preset_settings(spec.preset, bool(spec.available) and not spec.undersampled, spec.sampler)
     _check_sampler(settings, spec, noise_levels)
@@ -57,6 +64,8 @@ def resolve_sampler(spec: StudySpec, noise_levels: Literal["shared", "per_modali
 def preset_settings(preset: str, one_pass: bool, said: SamplerDocument | None = None) -> SamplerSettings:
     """A preset overruled by ``said``, unchecked. ``one_pass``: nothing but images is given, so `fast` needs no more."""
     said = said or SamplerDocument()
+    if said.name == "cdm":
+        said = said.model_copy(update={"steps": CDM_STEPS})
     steps, samples, consistency = PRESETS[preset]
     if preset == "fast" and one_pass:
         steps = 1
@@ -96,6 +105,8 @@ def _check_sampler(settings: SamplerSettings, spec: StudySpec, noise_levels: str
             value="mcs",
             allowed=("mds", "mps"),
         )
+    if settings.name == "cdm":
+        _check_cdm(spec)
     least = MCS_LEAST_STEPS_WITH_RAW_DATA
     if settings.name == "mcs" and spec.undersampled and settings.steps < least:
         raise Any2allError(
@@ -111,4 +122,25 @@ def _check_sampler(settings: SamplerSettings, spec: StudySpec, noise_levels: str
             value=settings.samples,
             allowed="1",
             hint="more samples need more steps",
+        )
+
+
+def _check_cdm(spec: StudySpec) -> None:
+    """CDM translates images into images: raw data it cannot read, and from nothing it makes nothing."""
+    if spec.undersampled:
+        name = spec.undersampled[0]
+        raise Any2allError(
+            f"cdm translates images, and {name} is undersampled",
+            key=f"modalities.{name}.status",
+            value="undersampled",
+            allowed=("available", "missing"),
+            hint="mcs and mds reconstruct raw data",
+        )
+    if not spec.available:
+        raise Any2allError(
+            "cdm translates images, and none is given",
+            key="sampler.name",
+            value="cdm",
+            allowed=SAMPLERS,
+            hint="whole stacks without any data are drawn from the prior",
         )
