@@ -171,7 +171,7 @@ class DeepinvPeer(ABC):
 
 @dataclass(frozen=True, eq=False)
 class DeepinvDPS(DeepinvPeer):
-    """``deepinv.sampling.DPS``: linear VP schedule, DDPM steps, the gradient of the residual's norm (Chung et al., 2023).
+    """``deepinv.sampling.DPS``: linear VP schedule, DDPM steps, gradient of the residual's norm (Chung et al., 2023).
 
     ``steps`` and ``weight`` (of that gradient) are deepinv's ``num_steps`` and ``weight``.
     """
