@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,10 +40,14 @@ class Section:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """All records of an evaluation, found by name."""
+    """All records of an evaluation, found by name.
+
+    ``kid``: the kernel inception distance of a record's single samples to the truth; None where it is not measured.
+    """
 
     evaluation: Evaluation
     records: Sequence[Record]
+    kid: Callable[[Record], float | None] = lambda record: None
 
     def record(self, cases: str, task: str, target: str, method: str) -> Record | None:
         names = (cases, task, target, method)
