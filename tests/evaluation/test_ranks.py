@@ -21,15 +21,15 @@ def test_two_processes_share_an_evaluation(data_folder, tiny_model_file, tmp_pat
              "block_slices": 3, "real": [], "real_slices": 1}  # fmt: skip
     (tmp_path / "manifest.json").write_text(json.dumps({"tiny": entry}))
     out = tmp_path / "out"
-    files = str([str(CONFIGS / "evaluate.json"), str(CONFIGS / "evaluate_reduced.json")])
+    files = [str(CONFIGS / "evaluate.json"), str(CONFIGS / "evaluate_reduced.json")]
     options = {"cases": "tiny", "manifest": str(tmp_path / "manifest.json"), "kinds": "rendered", "draws": 0,
                "tasks": "R4,T1", "methods": "SENSE,mcs-1,mcs-5,mps-1000", "model_file": str(tiny_model_file),
                "method_changes": {"mps-1000": {"steps": 5, "samples": 1}}, "output_dir": str(out)}  # fmt: skip
-    command = ["-m", "monai.bundle", "run", "--config_file", files]
+    command = ["-m", "monai.bundle", "run", "--config_file", str(files)]
     command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
     environment = {**os.environ, "ANY2ALL_DATA": str(data_folder), "CUDA_VISIBLE_DEVICES": ""}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *command]
-    done = subprocess.run(torchrun, env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(torchrun, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("# Evaluation\n") == 1
     rows = list(csv.DictReader((out / "numbers.csv").open()))
