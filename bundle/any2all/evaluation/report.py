@@ -106,6 +106,9 @@ def notes(evaluation: Evaluation) -> list[str]:
     ]
     if evaluation.mean_image is None:
         found.append("This prior has no mean training image: synthetic images stand without that baseline.")
+    left_out = [f"{name} ({why})" for name, why in evaluation.left_out.items()]
+    if left_out:
+        found.append(f"Left out: {'; '.join(left_out)}.")
     return found
 
 
