@@ -74,6 +74,7 @@ class TableEvaluator:
         model_file: the prior's weights, beside which its mean image and other priors lie.
         draws: whole stacks drawn from nothing, to compare with training slices; 0: none.
         output_dir, batch_size, seed: see `Evaluation`.
+        report_dir: where the small set of page, CSV and JSON goes that is meant for committing; None: nowhere.
     """
 
     prior: NetworkPrior
@@ -88,12 +89,13 @@ class TableEvaluator:
     draws: int = 0
     batch_size: int = 24
     seed: int = 0
+    report_dir: str | Path | None = None
 
     def run(self) -> Evaluation:
         """Measure what is not in ``output_dir`` yet. Leaves the process with status 2 on a user's error."""
         with front_door():
             evaluation = self.evaluation()
-            publish(evaluation, evaluation.run())
+            publish(evaluation, evaluation.run(), Path(self.report_dir) if self.report_dir else None)
             return evaluation
 
     def evaluation(self) -> Evaluation:
