@@ -12,10 +12,11 @@ from typing import Any
 from .evaluate import Evaluation
 from .figures import Drawing
 from .perception import Perception
+from .records import Record
 from .results import Results, Section
 
 FORMAT = 1
-DIGITS = 6  # significant ones of a score
+DIGITS = 5  # significant ones of a score
 
 
 def document(
@@ -35,13 +36,17 @@ def document(
                 {"section": section.title, **asdict(verdict)} for section in sections for verdict in section.verdicts
             ],
             "perception": {"name": perception.name, "note": perception.note},
-            "records": [
-                {**asdict(record), **record.summary(), "slices": record.slices, "perception": perception.of(record)}
-                for record in results.records
-            ],
+            "records": [_record(record, perception) for record in results.records],
             "figures": [{"name": d.name, "title": d.title, "caption": d.caption} for d in drawings],
         }
     )
+
+
+def _record(record: Record, perception: Perception) -> dict[str, Any]:
+    """Scores slice by slice and in all; the group of a slice stands with the cases."""
+    scores = {**asdict(record), **record.summary(), "slices": record.slices, "perception": perception.of(record)}
+    del scores["groups"]
+    return scores
 
 
 def _settings(evaluation: Evaluation) -> dict[str, Any]:
@@ -69,7 +74,7 @@ def write_json(content: Mapping[str, Any], file: Path) -> None:
 
 
 def _strict(value: Any) -> Any:
-    """Numbers that JSON does not know as null or text, scores to 6 digits."""
+    """Numbers that JSON does not know as null or text, scores to 5 digits."""
     if isinstance(value, Mapping):
         return {str(key): _strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -42,7 +42,7 @@ class Page:
         """The whole document."""
         chapters = [
             ("What was asked", "asked", self._verdicts()),
-            ("Figures", "figures", "".join(map(_figure, self.drawings))),
+            ("Figures", "figures", "".join(_figure(i, d) for i, d in _numbered(self.drawings))),
             *((section.title, _anchor("section", section.title), _section(section)) for section in self.sections),
             *((title, _anchor("numbers", title), to_html(text)) for title, text in self.numbers),
         ]
@@ -95,9 +95,9 @@ def _anchor(kind: str, title: str) -> str:
     return f"{kind}-{file_name(title)}"
 
 
-def _figure(drawing: Drawing) -> str:
+def _figure(number: int, drawing: Drawing) -> str:
     return (
-        f'<figure id="{drawing.name}"><h3>{inline(drawing.title)}</h3>{to_svg(drawing)}'
+        f'<figure id="{drawing.name}"><h3>{number}. {inline(drawing.title)}</h3>{to_svg(drawing)}'
         f"<figcaption>{inline(drawing.caption)}</figcaption></figure>"
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -22,6 +22,7 @@ from .style import (
     TINY,
     WIDTH_IN,
     Drawing,
+    Family,
     family_key,
     file_name,
     new_figure,
@@ -33,7 +34,7 @@ BAR_IN, HEAD_IN, FOOT_IN, NAME_IN, KEY_IN = 0.135, 0.34, 0.42, 1.15, 0.3
 METRIC_GAP, PANEL_GAP = 0.08, 0.24  # inches between PSNR and SSIM, and between input sets
 HOW = (
     "Bars: mean over renderings of the mean of all samples (of the one image, for methods without samples); whiskers: "
-    "95 % bootstrap interval over renderings, not over people; dots: each rendering; open diamond: one sample. "
+    "95 % bootstrap interval over renderings, not over people; ticks: each rendering; open diamond: one sample. "
     "In u clipped to [0, 1], data range 1, all pixels of the prior's grid. The axes do not start at zero."
 )
 
@@ -106,7 +107,7 @@ def _draw(panels: Sequence[_Panel], families: dict[str, str]) -> Figure:
         row, column = divmod(number, ACROSS)
         left = NAME_IN + column * (panel_width + PANEL_GAP)
         bottom = height - (row + 1) * (HEAD_IN + body + FOOT_IN) + FOOT_IN
-        figure.text(left / WIDTH_IN, (bottom + body + 0.05) / height, panel.title, size=SMALL, weight="bold",
+        figure.text(left / WIDTH_IN, (bottom + body + 0.05) / height, panel.title, size=SMALL - 0.8, weight="bold",
                     color=INK, va="bottom")  # fmt: skip
         for i, metric in enumerate(METRICS):
             width = (panel_width - METRIC_GAP) / 2
@@ -129,29 +130,43 @@ def _fill(
     axes.set_ylim(len(families) - 0.3, -0.7)
     axes.grid(axis="x", color=RULE, linewidth=0.4)
     axes.set_axisbelow(True)
+    shown: dict[int, Score] = {}
+    samples: dict[int, Score] = {}
     for y, (method, family) in enumerate(families.items()):
-        found = panel.score(method, metric)
+        found, one = panel.score(method, metric), panel.score(method, metric, one_sample=True)
         if found is None:
             axes.text(limits[0], y, " n/a", size=TINY - 0.5, color=MUTED, va="center")
             continue
-        _bar(axes, y, found, family, limits)
-        one = panel.score(method, metric, one_sample=True)
+        _bar(axes, y, found.mean, FAMILIES[family], limits)
+        shown[y] = found
         if one is not None and math.isfinite(one.mean):
-            axes.plot(one.mean, y, "D", color="white", mec=INK, ms=2.4, mew=0.6, zorder=5)
+            samples[y] = one
+    _marks(axes, shown)
+    axes.plot([s.mean for s in samples.values()], list(samples), "D", color="white", mec=INK, ms=2.4, mew=0.6, zorder=5)
     axes.set_yticks(range(len(families)), list(families) if named else [""] * len(families))
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(UNITS[metric], size=TINY, labelpad=1)
 
 
-def _bar(axes: Axes, y: int, found: Score, family: str, limits: tuple[float, float]) -> None:
-    look = FAMILIES[family]
-    end = found.mean if math.isfinite(found.mean) else limits[1]
+def _bar(axes: Axes, y: int, mean: float, look: Family, limits: tuple[float, float]) -> None:
+    end = mean if math.isfinite(mean) else limits[1]
     axes.barh(y, end - limits[0], left=limits[0], height=0.74, color=look.colour, hatch=look.hatch, edgecolor="white",
               linewidth=0)  # fmt: skip
-    if not math.isfinite(found.mean):
+    if not math.isfinite(mean):
         axes.text(limits[1], y, "∞ ", size=TINY, color=INK, va="center", ha="right")
-    if found.low is not None:
-        axes.plot([found.low, found.high], [y, y], color=INK, linewidth=0.9, solid_capstyle="butt", zorder=4)
-    values = [value for value in found.groups.values() if math.isfinite(value)]
-    if len(found.groups) > 1:
-        axes.plot(values, [y + 0.2] * len(values), "o", color=INK, ms=1.3, mew=0, zorder=4)
+
+
+def _marks(axes: Axes, shown: Mapping[int, Score]) -> None:
+    """Whiskers, and a tick for each rendering: all in two lines with gaps, for the page's size."""
+    gap = (math.nan, math.nan)
+    whiskers = [p for y, s in shown.items() if s.low is not None for p in ((s.low, y), (s.high, y), gap)]
+    ticks = [
+        point
+        for y, s in shown.items()
+        for value in (s.groups.values() if len(s.groups) > 1 else ())
+        if math.isfinite(value)
+        for point in ((value, y + 0.12), (value, y + 0.36), gap)
+    ]
+    for points, width in ((whiskers, 1.0), (ticks, 0.5)):
+        if points:
+            axes.plot(*zip(*points), color=INK, linewidth=width, solid_capstyle="butt", zorder=4)

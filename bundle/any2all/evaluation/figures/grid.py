@@ -23,7 +23,7 @@ from .style import INK, MUTED, SMALL, TINY, WIDTH_IN, Drawing, family_key, file_
 
 ROWS, INPUTS, RIVALS = 4, 3, 5  # at most: tasks in a figure, given images and methods in a row
 NAME_IN, BAR_IN, GAP_IN, HEAD_IN, FOOT_IN = 0.62, 0.0, 0.03, 0.2, 0.5
-MOST_PX = 112  # of a picture's longer side; larger ones are thinned, for the page's size
+MOST_PX = 80  # of a picture's longer side; larger ones are thinned, for the page's size
 MARGIN_PX, BLUR_PX = 3, 1.5
 ERROR_MAP, ARROW = "inferno", "#F0E442"
 RULE_OF_LESION = "the centre of the largest lesion of the subject's mask in this slice"
@@ -105,15 +105,14 @@ def _row(results: Results, cases: Cases, task: Task, target: str) -> _Row | None
 
 
 def _champions(results: Results, cases: Cases, task: Task, target: str) -> list[str]:
-    """Of every family of methods the one with the best PSNR (mean of the samples), in the configuration's order."""
+    """Of every family of methods the one with the best PSNR (mean of the samples), the best of all last."""
     families = {m.name: family_key(m) for m in results.evaluation.methods}
     best: dict[str, tuple[float, str]] = {}
     for record in results.records:
         if (record.cases, record.task, record.target) == (cases.name, task.name, target):
             key, found = families[record.method], (record.psnr_mean, record.method)
             best[key] = max(best.get(key, found), found)
-    names = {name for _, name in best.values()}
-    return [m.name for m in results.evaluation.methods if m.name in names][-RIVALS:]
+    return [name for _, name in sorted(best.values())][-RIVALS:]
 
 
 def _slice_and_place(
@@ -157,7 +156,7 @@ def _drawing(results: Results, cases: Cases, kind: str, rows: Sequence[_Row]) ->
         f"image of a row: {'; or '.join(dict.fromkeys(row.rule for row in rows))}. The slice is "
         + ("the one with most lesion" if rows[0].rule == RULE_OF_LESION else "that of median error of the last method")
         + ", among those that all shown methods were tried on; of each kind of method the one with the best PSNR is "
-        "shown. Anterior is up, the patient's right is on the left.",
+        "shown, the best of all on the right. Anterior is up, the patient's right is on the left.",
         f"Pictures of {len(rows)} tasks: truth, given images, methods, and their error maps.",
         _draw(results, rows, top),
     )
@@ -296,6 +295,7 @@ class _Painter:
         box = self.layout.box(self.number, column, lower)
         axes = self.figure.add_axes(box, xticks=[], yticks=[], facecolor="black",
                                     label=f"{self.number} {column} {lower}")  # fmt: skip
+        axes.set_anchor("N" if lower else "S")
         for spine in axes.spines.values():
             spine.set_visible(False)
         shown = image[self.part]

@@ -38,7 +38,9 @@ class Part:
 
     @property
     def name(self) -> str:
-        return self.cases.name + (" some slices" if self.slices else "")
+        """Of the cases, and of the slices where they are not all; no two parts share it."""
+        only = f", slices {', '.join(map(str, self.slices))} only" if self.slices else ""
+        return self.cases.name + only
 
     @property
     def cells(self) -> list[tuple[str, str]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..baselines import MEAN_IMAGE, ZERO_FILLED
 from ..perception import STRUCTURE, Perception
 from ..records import Record
 from ..results import Results
@@ -26,10 +28,12 @@ from .style import (
     file_name,
     new_figure,
     plain_axes,
+    sentence,
 )
 
 ACROSS, ROW_IN, TOP_IN = 3, 2.0, 0.3
 KEY_ROW_IN, COST_IN = 0.16, 0.42
+LEFT_OUT = (ZERO_FILLED, MEAN_IMAGE, "matched_copy")  # so far off that nothing else could be told apart
 AREA = 9.0  # of a marker in square points: this for no network, and as much again for each doubling of 1 + passes
 Look = tuple[str, str]
 
@@ -38,7 +42,8 @@ def draw_planes(results: Results, perception: Perception) -> list[Drawing]:
     """One figure for each set of rendered cases, and one for the slices that slow methods had."""
     looks = _looks(results)
     drawings = []
-    for part in parts(results):
+    for whole in parts(results):
+        part = replace(whole, records=[r for r in whole.records if r.method not in LEFT_OUT])
         cells = [cell for cell in part.cells if sum(_of(part, cell, m) is not None for m in part.methods) > 1]
         if part.cases.kind == "rendered" and cells:
             measure = perception if _known(part, perception) > 1 else STRUCTURE
@@ -72,7 +77,8 @@ def _drawing(part: Part, cells: Sequence[tuple[str, str]], perception: Perceptio
         f"{part.words}. Across: PSNR of ONE sample, in u clipped to [0, 1], data range 1, errors of all slices pooled; "
         f"better to the right. Up: {perception.name}, lower is better; {perception.note} The area of a marker grows "
         "with the doublings of network passes for one sample of one slice (a vector–Jacobian product counts as one). "
-        "Panels differ in their axes. A method without a finite value is named n/a in its panel.",
+        f"Panels differ in their axes; {sentence(LEFT_OUT)} lie far off and are left out. A method "
+        "without a finite value is named n/a in its panel.",
         f"Scatter plots of PSNR against {perception.name} for {len(cells)} input sets; marker area shows cost.",
         _draw(part, cells, perception, looks),
     )

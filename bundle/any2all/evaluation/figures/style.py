@@ -28,6 +28,7 @@ INK, MUTED, RULE = "#1b1f24", "#6a717c", "#cdd2d9"
 ROLES = {INK: "currentColor", MUTED: "var(--muted)", RULE: "var(--rule)"}  # so that the page's theme colours them
 CLASSICAL = (ZERO_FILLED, SENSE, "L1_wavelet", "L1_wavelet_real", "TV")
 SMALL, TINY = 7.0, 6.0
+HATCH = {"hatch.linewidth": 0.5}  # points; matplotlib asks for it when it saves
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,12 @@ class Family:
 
 
 FAMILIES = {
-    "classical": Family("classical reconstruction", "#999999", "...."),
-    "baseline": Family("copied, mean or regressed image", "#009E73", "////"),
-    "other": Family("other peers", "#CC79A7", "xxxx"),
-    "mps": Family("mps (paper)", "#D55E00", "----"),
-    "mds": Family("mds (paper)", "#E69F00", "\\\\\\\\"),
+    "classical": Family("classical reconstruction", "#A6A6A6", ""),
+    "baseline": Family("copied, mean or regressed image", "#009E73", "///"),
+    "other": Family("other peers", "#CC79A7", "xx"),
+    "mps": Family("mps (paper)", "#D55E00", "--"),
+    "mds": Family("mds (paper)", "#E69F00", "\\\\\\"),
+    "one": Family("one pass (ours)", "#56B4E9", "||"),
     "mcs": Family("mcs (ours)", "#0072B2", ""),
 }
 LINE_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999", INK)
@@ -55,6 +57,8 @@ def family_key(method: Method) -> str:
     """Which of `FAMILIES` a method belongs to."""
     if method.name == "regression" or method.peer in (MEAN_IMAGE, "matched_copy"):
         return "baseline"
+    if method.sampler == "mcs" and method.steps == 1:
+        return "one"
     if method.sampler in FAMILIES:
         return method.sampler
     return "classical" if method.peer in CLASSICAL else "other"
@@ -112,7 +116,7 @@ def write_pdf(drawing: Drawing, folder: Path) -> Path:
     """``<name>.pdf`` with text as text; the same drawing gives the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{drawing.name}.pdf"
-    with matplotlib.rc_context({"pdf.fonttype": 42}):
+    with matplotlib.rc_context({"pdf.fonttype": 42, **HATCH}):
         drawing.figure.savefig(file, format="pdf", facecolor="white", metadata={"CreationDate": None})
     return file
 
@@ -120,18 +124,25 @@ def write_pdf(drawing: Drawing, folder: Path) -> Path:
 def to_svg(drawing: Drawing) -> str:
     """The figure as an ``<svg>`` element that may stand in a page beside others, with its text as text."""
     stream = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": drawing.name}):
+    look = {"svg.fonttype": "none", "svg.hashsalt": drawing.name, "font.sans-serif": ["DejaVu Sans"], **HATCH}
+    with matplotlib.rc_context(look):
         drawing.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = _with_own_names(text, drawing.name)
+    text = _with_own_names(_shorter(text), drawing.name)
     for colour, role in ROLES.items():
         text = text.replace(colour, role)
     text = text.replace("image-rendering:crisp-edges;image-rendering:pixelated", "")
     text = re.sub(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)", _smaller, text)
     label = f'<svg role="img" aria-label="{escape(drawing.alt)}"'
     return re.sub(r"<svg", lambda _: label, text, count=1).strip()
+
+
+def _shorter(text: str) -> str:
+    """Without line breaks, names of groups, and more than three decimals (of a 72nd of an inch)."""
+    text = re.sub(r'<g id="[^"]*"', "<g", re.sub(r"\s*\n\s*", " ", text))
+    return re.sub(r"-?\d+\.\d{4,}", lambda found: f"{float(found.group()):.3f}".rstrip("0").rstrip("."), text)
 
 
 def _with_own_names(text: str, name: str) -> str:
