@@ -9,10 +9,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from any2all.diffusion.prior import load_prior
 from any2all.evaluation.cases import Cases
 from any2all.evaluation.document import document, write_json
 from any2all.evaluation.evaluate import Evaluation
-from any2all.evaluation.figures import draw_figures, to_svg, write_pdf
+from any2all.evaluation.figures import to_svg, write_pdf
 from any2all.evaluation.figures.bars import draw_bars
 from any2all.evaluation.figures.gains import Ladder, ladders
 from any2all.evaluation.figures.grid import draw_grids
@@ -87,11 +88,13 @@ def evaluation(prior, folder=None, sets=None, tasks=(RAW, IMAGES), methods=METHO
     return Evaluation(prior, sets or [discs()], list(tasks), entries, simulation, folder)
 
 
-@pytest.fixture
-def published(tiny_prior, tmp_path):
-    whole = evaluation(tiny_prior, tmp_path / "out")
-    publish(whole, whole.run(), tmp_path / "small")
-    return tmp_path
+@pytest.fixture(scope="module")
+def published(tiny_model_file, tmp_path_factory):
+    """A folder with ``out``, everything, and ``small``, what may be committed."""
+    folder = tmp_path_factory.mktemp("published")
+    whole = evaluation(load_prior(tiny_model_file, autocast=False), folder / "out")
+    publish(whole, whole.run(), folder / "small")
+    return folder
 
 
 def made_up(prior, mse, methods=METHODS, cases=None):
@@ -226,7 +229,7 @@ def test_ladders_join_only_what_holds_the_one_before():
 
 def test_a_drawing_is_the_same_twice_and_keeps_text_as_text(tiny_prior, tmp_path):
     scores = {("T1", "CT", m): [v] * 6 for m, v in (("mcs-5", 1e-3), ("mcs-1", 2e-3))}
-    first, second = (draw_figures(made_up(tiny_prior, scores), STRUCTURE)[0] for _ in range(2))
+    first, second = (draw_bars(made_up(tiny_prior, scores))[0] for _ in range(2))
     assert to_svg(first) == to_svg(second) and ">mcs-5</text>" in to_svg(first)
     assert write_pdf(first, tmp_path / "a").read_bytes() == write_pdf(second, tmp_path / "b").read_bytes()
 

@@ -50,6 +50,6 @@ figcaption { margin-top: 0.6rem; max-width: 54rem; }
   nav ol { columns: 2; } .table { overflow: visible; max-height: none; }
   thead th, th[scope=row] { position: static; } thead { display: table-header-group; }
   table { font-size: 7.5pt; } th, td { padding: 0.15rem 0.4rem 0.15rem 0; }
-  figure, tr { break-inside: avoid; } h2, h3, h4 { break-after: avoid; }
+  figure svg { max-height: 215mm; } figure, tr { break-inside: avoid; } h2, h3, h4 { break-after: avoid; }
 }
 """

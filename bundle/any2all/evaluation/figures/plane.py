@@ -75,7 +75,7 @@ def _drawing(part: Part, cells: Sequence[tuple[str, str]], perception: Perceptio
         file_name("plane", part.name),
         f"Distortion, perception and cost: {part.name}",
         f"{part.words}. Across: PSNR of ONE sample, in u clipped to [0, 1], data range 1, errors of all slices pooled; "
-        f"better to the right. Up: {perception.name}, lower is better; {perception.note} The area of a marker grows "
+        f"better to the right. Up: {perception.name}, lower is better. {perception.note} The area of a marker grows "
         "with the doublings of network passes for one sample of one slice (a vector–Jacobian product counts as one). "
         f"Panels differ in their axes; {sentence(LEFT_OUT)} lie far off and are left out. A method "
         "without a finite value is named n/a in its panel.",

@@ -140,14 +140,28 @@ def to_svg(drawing: Drawing) -> str:
 
 
 def _shorter(text: str) -> str:
-    """Without line breaks, names of groups, and more than three decimals (of a 72nd of an inch)."""
+    """Without line breaks, names of groups, and more than three decimals in drawing commands; words stay."""
     text = re.sub(r'<g id="[^"]*"', "<g", re.sub(r"\s*\n\s*", " ", text))
-    return re.sub(r"-?\d+\.\d{4,}", lambda found: f"{float(found.group()):.3f}".rstrip("0").rstrip("."), text)
+    return re.sub(r"<[^>]+>", lambda tag: re.sub(r"-?\d+\.\d{4,}", _rounded, tag.group()), text)
+
+
+def _rounded(found: re.Match[str]) -> str:
+    return f"{float(found.group()):.3f}".rstrip("0").rstrip(".")
 
 
 def _with_own_names(text: str, name: str) -> str:
-    """Every id begins with the figure's name, for all figures share the page."""
-    text = re.sub(r'\bid="', f'id="{name}.', text)
+    """Every id begins with the figure's name, for all figures share the page, and stands once.
+
+    matplotlib names what is defined by its content, and may define the same thing twice.
+    """
+    seen: set[str] = set()
+
+    def own(found: re.Match[str]) -> str:
+        again = found.group(1) in seen
+        seen.add(found.group(1))
+        return "" if again else f' id="{name}.{found.group(1)}"'
+
+    text = re.sub(r' id="([^"]*)"', own, text)
     text = text.replace("url(#", f"url(#{name}.")
     return re.sub(r'href="#', f'href="#{name}.', text)
 
