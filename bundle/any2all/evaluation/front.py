@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -87,6 +86,7 @@ class TableEvaluator:
         unconditional: ``draws`` (N, 0: none) and ``method_list`` of the experiment, see `Unconditional`.
         output_dir, batch_size, seed: see `Evaluation`.
         rank, world_size: this process and how many share the work; the first one reports.
+        report_dir: where the small set of page, CSV and JSON goes that is meant for committing; None: nowhere.
     """
 
     prior: NetworkPrior
@@ -106,6 +106,7 @@ class TableEvaluator:
     method_changes: Mapping[str, Mapping[str, Any]] | None = None
     rank: int = 0
     world_size: int = 1
+    report_dir: str | Path | None = None
 
     def run(self) -> Evaluation:
         """Measure what is not in ``output_dir`` yet. Leaves the process with status 2 on a user's error."""
@@ -113,8 +114,7 @@ class TableEvaluator:
             evaluation = self.evaluation()
             records = evaluation.run()
             if evaluation.ranks.is_first:
-                publish(evaluation, records)
-                self._record_settings(evaluation)
+                publish(evaluation, records, Path(self.report_dir) if self.report_dir else None)
             return evaluation
 
     def evaluation(self) -> Evaluation:
@@ -171,25 +171,6 @@ class TableEvaluator:
             as_count(self.batch_size, "batch_size"),
             self.seed,
         )
-
-    def _record_settings(self, evaluation: Evaluation) -> None:
-        """``settings.json`` beside the report: everything that the numbers depend on, all seeds among it."""
-        if evaluation.output_dir is None:
-            return
-        card = self.prior.card
-        settings = {
-            "prior": {"version": card.version, "sha256": card.sha256, "noise_levels": card.noise_levels},
-            "cases": {cases.name: {"kind": cases.kind, "groups": list(cases.groups)} for cases in evaluation.sets},
-            "simulation": dict(evaluation.simulation),
-            "tasks": [asdict(task) for task in evaluation.tasks],
-            "methods": [method.settings() for method in evaluation.methods],
-            "left_out": evaluation.left_out,
-            "draws": self.draws,
-            "seeds": {"samplers": self.seed, "simulation": evaluation.simulation.get("seed", 0),
-                      "fitting": FITTING_SEED, "bootstrap": 0},
-        }  # fmt: skip
-        text = json.dumps(settings, indent=1, default=str) + "\n"
-        (evaluation.output_dir / "settings.json").write_text(text, encoding="utf-8")
 
     def _training(self) -> Tensor:
         """Rendered training slices (N, M, H, W) in u, for peers that are fitted."""
