@@ -25,7 +25,7 @@ from .evaluation.metrics import compare
 from .forecast import Forecast, expected_seconds
 from .frame import Frame, expected_shape, lay_frame, measure
 from .geometry import Volume, read_volume
-from .inputs import Inputs, aligned, read_inputs
+from .inputs import Inputs, aligned, read_inputs, with_thin_slices
 from .output import ModalityResult, Result, write_results
 from .output.write import check_folder
 from .restore import Restoring, given_on_reference
@@ -105,6 +105,7 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
         truth = read_truth(run.truth, spec, prior)
     with run.stage("registration"):
         inputs = aligned(inputs, spec, prior.stack, settings.seed)
+        inputs = with_thin_slices(inputs, spec.reference, prior.card.spacing_mm[2])
     with run.stage("measurements"):
         frame = lay_frame(inputs, prior.card)
         problem = Problem.of(measure(inputs, frame, prior.stack), expected_shape(frame, prior))
@@ -143,7 +144,7 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
 
 
 def self_check(problem: Problem, frame: Frame, prior: NetworkPrior, run: Run) -> Report:
-    """Whether the given images look like what the prior knows; raw data is no image yet and is left out."""
+    """Whether the given images look like what the prior knows; raw and degraded data is left out."""
     given = problem.measurements.available
     if prior.noise_levels != "per_modality":
         return Report(skipped=f"a prior with {prior.noise_levels} noise levels cannot predict one image from another")
@@ -169,8 +170,8 @@ def forecast(problem: Problem, prior: NetworkPrior, settings: SamplerSettings, s
         (matrix[0], matrix[1]),
         slices,
         settings.samples,
-        bool(spec.undersampled),
-        bool(set(spec.outputs) - set(spec.undersampled)),
+        bool(spec.measured),
+        bool(set(spec.outputs) - set(spec.measured)),
         run.batch(prior),
     )
     return Forecast(headline(settings), slices, seconds)
@@ -242,6 +243,9 @@ def _warnings(spec: StudySpec, prior: NetworkPrior, settings: SamplerSettings) -
             warnings.append(f"{modality.name}: the prior was trained on this very image, so the result flatters it")
     for key in ignored_keys(spec, settings):
         warnings.append(f"sampler.{key} means nothing to {settings.name} and was ignored")
+    for name in spec.coupled:
+        if settings.name == "mcs" and settings.consistency == "moment" or spec.sampler.consistency == "moment":
+            warnings.append(f"{name} couples slices: its data consistency is calibrated, not by moments")
     if settings.samples == 1:
         warnings.append("one sample was drawn: no uncertainty was computed")
     return warnings

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .cg import conjugate_gradient
 from .eigenbasis import RowEigenbasis
+from .image_operators import SeparableBlur
 from .measurements import Channel
 from .operators import Identity, Missing, MulticoilFourier, Operator
 
@@ -24,7 +25,8 @@ class DataConsistency:
 
     Where A is :class:`MulticoilFourier` with a mask that is 1-D along W, solves are exact through
     :class:`RowEigenbasis`; the bases are made when a slice is first met and kept (all slices share one where they
-    share mask and maps). Everything else goes by conjugate gradients.
+    share mask and maps). The identity and a blur have closed forms. Everything else goes by conjugate gradients.
+    An operator that couples slices knows one "slice", 0, which is its whole volume: images are then (B, Z, H, W).
 
     Args:
         channel: A, y and the noise, in whichever range the images are.
@@ -45,7 +47,7 @@ class DataConsistency:
         cache_bytes: int = 2 * 2**30,
     ) -> None:
         operator = channel.operator
-        possible = isinstance(operator, Identity | Missing) or (
+        possible = isinstance(operator, Identity | Missing | SeparableBlur) or (
             isinstance(operator, MulticoilFourier) and operator.is_phase_encoded_along_w
         )
         if exact and not possible:
@@ -70,7 +72,7 @@ class DataConsistency:
         if self._backprojection is None:
             return x0
         slices, gamma = self._prepare(x0, gamma, slices)
-        rhs = x0 + gamma[:, None, None] * self._backprojection[slices]
+        rhs = x0 + _like(gamma, x0) * self._backprojection[slices]
         return self._solve(rhs, gamma, slices, x0, self.iterations, self.tolerance)
 
     def apply_inverse(self, q: Tensor, prior_variance: float | Tensor, slices: Tensor | None = None) -> Tensor:
@@ -93,7 +95,7 @@ class DataConsistency:
         rhs = operator.adjoint(q)
         slices, gamma = self._prepare(rhs, prior_variance, slices)
         gamma = gamma / variance
-        image = self._solve(gamma[:, None, None] * rhs, gamma, slices, None, _INNER_ITERATIONS, _INNER_TOLERANCE)
+        image = self._solve(_like(gamma, rhs) * rhs, gamma, slices, None, _INNER_ITERATIONS, _INNER_TOLERANCE)
         return (q - operator.forward(image)) / variance
 
     def _prepare(self, image: Tensor, gamma: float | Tensor, slices: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -110,13 +112,13 @@ class DataConsistency:
         if isinstance(operator, Missing):
             return rhs
         if self.exact and isinstance(operator, Identity):
-            return rhs / (1 + gamma[:, None, None])
+            return rhs / (1 + _like(gamma, rhs))
+        if self.exact and isinstance(operator, SeparableBlur):
+            return operator.shifted_inverse(rhs, gamma)
         if self.exact:
             return self._solve_rows(rhs, gamma, slices)
         chosen = operator.select(slices)
-        return conjugate_gradient(
-            lambda x: x + gamma[:, None, None] * chosen.normal(x), rhs, start, iterations, tolerance
-        )
+        return conjugate_gradient(lambda x: x + _like(gamma, x) * chosen.normal(x), rhs, start, iterations, tolerance)
 
     def _solve_rows(self, rhs: Tensor, gamma: Tensor, slices: Tensor) -> Tensor:
         if self.channel.operator.shared:
@@ -135,6 +137,11 @@ class DataConsistency:
                 self._bases.popitem(last=False)
         self._bases.move_to_end(index)
         return self._bases[index]
+
+
+def _like(scalar: Tensor, tensor: Tensor) -> Tensor:
+    """A number per sample, shaped to multiply a tensor."""
+    return scalar.reshape(-1, *[1] * (tensor.ndim - 1))
 
 
 def _backproject(channel: Channel) -> Tensor:
