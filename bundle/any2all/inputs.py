@@ -235,16 +235,18 @@ def with_thin_slices(inputs: Inputs, reference: str, slice_mm: float) -> Inputs:
 
     Every other reference stays as it is. Call it on `aligned` inputs: a reference does not move.
     """
-    image = next((item for item in inputs.degraded if item.name == reference), None)
-    if image is None or image.status != "lowres" or image.grid.spacing_mm[image.slice_axis] <= slice_mm:
+    lowres = {image.name for image in inputs.degraded if image.status == "lowres"}
+    thick = inputs.reference.grid
+    axis = int(np.argmax(thick.spacing_mm))
+    if reference not in lowres or thick.spacing_mm[axis] <= slice_mm:
         return inputs
-    shape, step, first, axis = list(image.grid.shape), np.ones(3), np.zeros(3), image.slice_axis
-    step[axis] = slice_mm / image.grid.spacing_mm[axis]
-    shape[axis] = max(1, round(image.grid.shape[axis] / step[axis]))
-    first[axis] = (image.grid.shape[axis] - 1 - (shape[axis] - 1) * step[axis]) / 2
-    grid = image.grid.scaled((shape[0], shape[1], shape[2]), first, step)
+    shape, step, first = list(thick.shape), np.ones(3), np.zeros(3)
+    step[axis] = slice_mm / thick.spacing_mm[axis]
+    shape[axis] = max(1, round(thick.shape[axis] / step[axis]))
+    first[axis] = (thick.shape[axis] - 1 - (shape[axis] - 1) * step[axis]) / 2
+    grid = thick.scaled((shape[0], shape[1], shape[2]), first, step)
     note = f"{reference} is the reference and lowres: results lie on its grid with slices {slice_mm:g} mm apart"
-    return replace(inputs, reference=resample(image.volume, grid), warnings=(*inputs.warnings, note))
+    return replace(inputs, reference=resample(inputs.reference, grid), warnings=(*inputs.warnings, note))
 
 
 def _moved_raw(item: RawData, first: Volume) -> RawData:

@@ -7,6 +7,7 @@ such as that of thick slices (see `thick_slices`).
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from scipy import sparse
@@ -122,4 +123,7 @@ def _mirrored_gaussian(size: int, std: float) -> Tensor:
 def _to_torch(matrix: sparse.spmatrix, dtype: torch.dtype) -> Tensor:
     rows = sparse.csr_matrix(matrix)
     parts = (torch.from_numpy(part.astype("int64")) for part in (rows.indptr, rows.indices))
-    return torch.sparse_csr_tensor(*parts, torch.from_numpy(rows.data).to(dtype), size=rows.shape)
+    values = torch.from_numpy(rows.data).to(dtype)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(*parts, values, size=rows.shape, check_invariants=True)
