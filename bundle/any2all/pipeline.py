@@ -243,6 +243,8 @@ def _warnings(spec: StudySpec, prior: NetworkPrior, settings: SamplerSettings) -
             warnings.append(f"{modality.name}: the prior was trained on this very image, so the result flatters it")
     for key in ignored_keys(spec, settings):
         warnings.append(f"sampler.{key} means nothing to {settings.name} and was ignored")
+    if settings.name != "mcs" and spec.degraded:
+        warnings.append(f"{settings.name} knows no noise: that of {', '.join(spec.degraded)} stays; mcs weighs it")
     for name in spec.coupled:
         if settings.name == "mcs" and settings.consistency == "moment" or spec.sampler.consistency == "moment":
             warnings.append(f"{name} couples slices: its data consistency is calibrated, not by moments")
