@@ -73,6 +73,23 @@ def test_the_proximal_step_is_the_dense_solve(name):
     torch.testing.assert_close(found.flatten(1), expected, rtol=1e-6, atol=1e-7)
 
 
+def test_errors_that_are_alike_along_z_are_the_dense_solve_in_their_metric():
+    """(R^-1 + gamma A^T A) x = R^-1 x0 + gamma A^T y, R_ij = 0.6^|i - j| over the slices."""
+    operator, gamma = OPERATORS["thick transverse slices"], 40.0
+    channel = measured(operator)[0]
+    index = torch.arange(SHAPE[0], dtype=torch.float64)
+    along_z = torch.linalg.inv(0.6 ** (index[:, None] - index).abs())
+    metric = torch.kron(along_z, torch.eye(SHAPE[1] * SHAPE[2], dtype=torch.float64))
+    a = operator.forward(torch.eye(len(metric), dtype=torch.float64).reshape(-1, *SHAPE)).flatten(1).T
+    x0 = torch.randn(1, *SHAPE, dtype=torch.float64)
+    expected = torch.linalg.solve(
+        metric + gamma * a.T @ a, metric @ x0.flatten() + gamma * a.T @ channel.data.flatten()
+    )
+    solver = DataConsistency(channel, iterations=200, tolerance=1e-10, slice_correlation=0.6)
+    found = solver.proximal(x0, gamma, torch.zeros(1).long())
+    torch.testing.assert_close(found.flatten(), expected, rtol=1e-6, atol=1e-7)
+
+
 @each
 def test_the_change_of_range_is_consistent(name):
     """y' = 2 y - A1 belongs to x = 2 u - 1, wherever the image ends."""

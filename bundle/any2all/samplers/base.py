@@ -34,17 +34,22 @@ class Problem:
         measurements: of all M channels, in the prior range (`Measurements.in_prior_range`).
         consistency: for each measured channel, its data-consistency solver.
         shape: (Z, M, H, W) of the stack.
+        slice_correlation: of the network's errors in neighbouring slices, see `DataConsistency`.
     """
 
     measurements: Measurements
     consistency: dict[int, DataConsistency]
     shape: tuple[int, int, int, int]
+    slice_correlation: float = 0.0
 
     @classmethod
-    def of(cls, measurements: Measurements, shape: tuple[int, int, int, int]) -> Problem:
+    def of(
+        cls, measurements: Measurements, shape: tuple[int, int, int, int], slice_correlation: float = 0.0
+    ) -> Problem:
         """From measurements in u; nothing need be measured."""
         inside = measurements.in_prior_range()
-        return cls(inside, {m: DataConsistency(inside.channels[m]) for m in inside.measured}, shape)
+        solvers = {m: DataConsistency(inside.channels[m], slice_correlation=slice_correlation) for m in inside.measured}
+        return cls(inside, solvers, shape, slice_correlation)
 
     @property
     def by_slice(self) -> dict[int, DataConsistency]:
@@ -67,7 +72,7 @@ class Problem:
         """The same problem on a device; eigenbases are made anew there, when they are first needed."""
         if torch.device(device).type == "cpu":
             return self
-        return Problem.of(self.measurements.to(device), self.shape)
+        return Problem.of(self.measurements.to(device), self.shape, self.slice_correlation)
 
 
 @dataclass(frozen=True)

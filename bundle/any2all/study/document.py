@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -134,7 +135,7 @@ def validated(document: Any) -> StudyDocument:
 def _in_words(error: ValidationError) -> Any2allError:
     """The first of pydantic's complaints as one sentence; what is allowed is read from the schema."""
     first, more = error.errors(include_url=False)[0], error.error_count() - 1
-    schema = StudyDocument.model_json_schema()
+    schema = _schema()
     path, kind, value = _study_path(schema, first["loc"]), first["type"], first["input"]
     hint = f"{more} more problem{'s' * (more > 1)} in this study" if more else None
     if kind == "extra_forbidden":
@@ -154,6 +155,11 @@ def _in_words(error: ValidationError) -> Any2allError:
         allowed=_allowed(_at(schema, path)),
         hint=hint,
     )
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return StudyDocument.model_json_schema()
 
 
 def _study_path(schema: dict[str, Any], location: tuple[str | int, ...]) -> list[str]:
