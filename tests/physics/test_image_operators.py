@@ -78,7 +78,7 @@ def test_errors_that_are_alike_along_z_are_the_dense_solve_in_their_metric():
     operator, gamma = OPERATORS["thick transverse slices"], 40.0
     channel = measured(operator)[0]
     index = torch.arange(SHAPE[0], dtype=torch.float64)
-    along_z = torch.linalg.inv(0.6 ** (index[:, None] - index).abs())
+    along_z = torch.linalg.inv(0.6 ** (index[:, None] - index).abs()).contiguous()
     metric = torch.kron(along_z, torch.eye(SHAPE[1] * SHAPE[2], dtype=torch.float64))
     a = operator.forward(torch.eye(len(metric), dtype=torch.float64).reshape(-1, *SHAPE)).flatten(1).T
     x0 = torch.randn(1, *SHAPE, dtype=torch.float64)
