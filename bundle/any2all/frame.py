@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from .degraded import DegradedImage, degraded_channel
 from .diffusion.prior import NetworkPrior, PriorCard
 from .errors import Any2allError
 from .geometry import Grid, Volume, canonical, head_bounds, prior_grid, resample
@@ -87,7 +88,8 @@ def head_extent(inputs: Inputs) -> tuple[Grid, np.ndarray]:
 
 
 def _masks(inputs: Inputs) -> list[tuple[np.ndarray, Grid]]:
-    return [(i.mask, i.volume.grid) for i in inputs.images] + [(r.mask, r.grid) for r in inputs.raw]
+    images = (*inputs.images, *inputs.degraded)
+    return [(i.mask, i.volume.grid) for i in images] + [(r.mask, r.grid) for r in inputs.raw]
 
 
 def _raw_frame(anchor: Grid, bounds: np.ndarray, card: PriorCard) -> tuple[Grid, Shape]:
@@ -135,7 +137,7 @@ def _grid_warnings(grid: Grid, card: PriorCard) -> tuple[str, ...]:
 def _coverage_warnings(inputs: Inputs, grid: Grid) -> tuple[str, ...]:
     """Where a given image ends inside the sampled slices, and where it shows head beyond all slices of raw data."""
     warnings = []
-    for image in inputs.images:
+    for image in (*inputs.images, *(i for i in inputs.degraded if i.status != "lowres")):
         there = Volume(np.ones(image.volume.grid.shape), image.volume.grid)
         unseen = int((resample(there, grid, antialias=False).data.max(axis=(1, 2)) < 0.5).sum())
         if unseen:
@@ -181,6 +183,7 @@ def _other_grid_warnings(inputs: Inputs, frame: Frame) -> list[str]:
 def measure(inputs: Inputs, frame: Frame, stack: Stack) -> Measurements:
     """The inputs in u on the frame's grid: images resampled and clipped to [0, 1], k-space cropped to its band."""
     channels = {image.name: _available(image, frame, stack[image.name]) for image in inputs.images}
+    channels |= {image.name: degraded_channel(image, frame.grid, stack[image.name]) for image in inputs.degraded}
     for item in inputs.raw:
         if not frame.carries(item):
             channels[item.name] = elsewhere(item, frame)
@@ -248,9 +251,14 @@ def _available(image: GivenImage, frame: Frame, modality: Modality) -> Channel:
     return Channel.available(torch.from_numpy(np.ascontiguousarray(on_grid)).clamp(0, 1))
 
 
-def effective_resolution_mm(frame: Frame, raw: RawData | None) -> tuple[float, float, float]:
-    """(h, w, slice) voxel size that an output can resolve: the acquisition's where data was measured, else ours."""
-    slice_mm, h, w = frame.grid.spacing_mm if raw is None else raw.grid.spacing_mm
+def effective_resolution_mm(frame: Frame, measured: RawData | DegradedImage | None) -> tuple[float, float, float]:
+    """(h, w, slice) voxel size that an output can resolve: the acquisition's where data was measured, else ours.
+
+    Of a degraded image only what is finer than ours counts, and of a blurred one nothing.
+    """
+    slice_mm, h, w = measured.grid.spacing_mm if isinstance(measured, RawData) else frame.grid.spacing_mm
+    if isinstance(measured, DegradedImage) and measured.status != "blurred":
+        slice_mm, h, w = np.minimum(measured.grid.spacing_mm, (slice_mm, h, w)).tolist()
     return (h, w, slice_mm)
 
 

@@ -10,8 +10,9 @@ import nibabel as nib
 import numpy as np
 from nibabel import orientations
 
+from .degraded import DegradedImage, read_degraded
 from .errors import Any2allError
-from .geometry import Grid, Volume, canonical, check_overlap, read_volume
+from .geometry import Grid, Volume, canonical, check_overlap, read_volume, resample
 from .geometry.grid import CANONICAL_CODES
 from .intensity import head_mask, scale_of
 from .kspace.acquisition import Acquisition
@@ -64,6 +65,7 @@ class Inputs:
     raw: tuple[RawData, ...]
     reference: Volume
     warnings: tuple[str, ...] = ()
+    degraded: tuple[DegradedImage, ...] = ()
 
 
 def read_inputs(spec: StudySpec, stack: Stack) -> Inputs:
@@ -72,9 +74,13 @@ def read_inputs(spec: StudySpec, stack: Stack) -> Inputs:
     Raises:
         Any2allError: a file that cannot be used, named by its study key.
     """
-    volumes = {n: read_volume(spec.modalities[n].file, f"modalities.{n}.file") for n in spec.available}
+    volumes = {
+        n: read_volume(spec.modalities[n].file, f"modalities.{n}.file") for n in (*spec.available, *spec.degraded)
+    }
     images = tuple(_given_image(name, canonical(volumes[name]), stack) for name in spec.available)
-    given = {image.name: image.volume.grid for image in images}
+    found = [read_degraded(spec.modalities[n], canonical(volumes[n]), stack[n]) for n in spec.degraded]
+    degraded = tuple(image for image, _ in found)
+    given = {image.name: image.volume.grid for image in (*images, *degraded)}
     centre = given.get(spec.reference, next(iter(given.values()), None))
     raw = tuple(_raw_data(spec.modalities[name], stack, centre) for name in spec.undersampled)
     reference = volumes.get(spec.reference)
@@ -82,8 +88,9 @@ def read_inputs(spec: StudySpec, stack: Stack) -> Inputs:
         item = next(r for r in raw if r.name == spec.reference)
         file = spec.modalities[item.name].file
         reference = read_volume(file, f"modalities.{item.name}.file") if file else item.first
-    notes = tuple(f"{item.name}: {note}" for item in raw for note in item.acquisition.notes)
-    return Inputs(images, raw, reference, notes)
+    notes = [f"{item.name}: {note}" for item in raw for note in item.acquisition.notes]
+    notes += [note for _, more in found for note in more]
+    return Inputs(images, raw, reference, tuple(notes), degraded)
 
 
 def _given_image(name: str, volume: Volume, stack: Stack) -> GivenImage:
@@ -203,8 +210,8 @@ def aligned(inputs: Inputs, spec: StudySpec, stack: Stack, seed: int = 0) -> Inp
 
     Skipped between equal grids and with ``registration: none``. Images that do not overlap at all are refused.
     """
-    everything = {item.name: item for item in (*inputs.images, *inputs.raw)}
-    volumes = {name: i.volume if isinstance(i, GivenImage) else i.first for name, i in everything.items()}
+    everything = {item.name: item for item in (*inputs.images, *inputs.raw, *inputs.degraded)}
+    volumes = {name: i.first if isinstance(i, RawData) else i.volume for name, i in everything.items()}
     check_overlap({name: v.grid for name, v in volumes.items()}, spec.reference)
     fixed, warnings = volumes[spec.reference], list(inputs.warnings)
     moved: dict[str, Volume] = {}
@@ -222,7 +229,27 @@ def aligned(inputs: Inputs, spec: StudySpec, stack: Stack, seed: int = 0) -> Inp
         moved[name] = Volume(volume.data, volume.grid.moved(result.transform))
     images = tuple(replace(image, volume=moved[image.name]) for image in inputs.images)
     raw = tuple(_moved_raw(item, moved[item.name]) for item in inputs.raw)
-    return Inputs(images, raw, inputs.reference, tuple(warnings))
+    degraded = tuple(replace(image, volume=moved[image.name]) for image in inputs.degraded)
+    return Inputs(images, raw, inputs.reference, tuple(warnings), degraded)
+
+
+def with_thin_slices(inputs: Inputs, reference: str, slice_mm: float) -> Inputs:
+    """A lowres reference with slices ``slice_mm`` apart over the same extent: what is to be found lies between its own.
+
+    Every other reference stays as it is. Call it on `aligned` inputs: a reference does not move.
+    """
+    lowres = {image.name for image in inputs.degraded if image.status == "lowres"}
+    thick = inputs.reference.grid
+    axis = int(np.argmax(thick.spacing_mm))
+    if reference not in lowres or thick.spacing_mm[axis] <= slice_mm:
+        return inputs
+    shape, step, first = list(thick.shape), np.ones(3), np.zeros(3)
+    step[axis] = slice_mm / thick.spacing_mm[axis]
+    shape[axis] = max(1, round(thick.shape[axis] / step[axis]))
+    first[axis] = (thick.shape[axis] - 1 - (shape[axis] - 1) * step[axis]) / 2
+    grid = thick.scaled((shape[0], shape[1], shape[2]), first, step)
+    note = f"{reference} is the reference and lowres: results lie on its grid with slices {slice_mm:g} mm apart"
+    return replace(inputs, reference=resample(inputs.reference, grid), warnings=(*inputs.warnings, note))
 
 
 def _moved_raw(item: RawData, first: Volume) -> RawData:

@@ -15,10 +15,10 @@ from .diffusion.prior import NetworkPrior, file_sha256
 from .diffusion.selfcheck import Report, check_images, slices_to_check
 from .evaluation.baselines import baselines_of, load_mean_image
 from .evaluation.metrics import compare
-from .filling import Filling, filling_of, given_images, headline, origin_of
+from .filling import Filling, filling_of, given_images, headline, origin_of, slice_correlation
 from .frame import Frame, expected_shape, lay_frame, measure
 from .geometry import Volume, read_volume
-from .inputs import Inputs, aligned, read_inputs
+from .inputs import Inputs, aligned, read_inputs, with_thin_slices
 from .output import ModalityResult, Result, write_results
 from .output.write import check_folder
 from .restore import Restoring, given_on_reference
@@ -56,9 +56,12 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
         truth = read_truth(run.truth, spec, prior)
     with run.stage("registration"):
         inputs = aligned(inputs, spec, prior.stack, filling.settings.seed)
+        inputs = with_thin_slices(inputs, spec.reference, prior.card.spacing_mm[2])
     with run.stage("measurements"):
         frame = lay_frame(inputs, prior.card)
-        problem = Problem.of(measure(inputs, frame, prior.stack), expected_shape(frame, prior))
+        measurements = measure(inputs, frame, prior.stack)
+        rho = slice_correlation(frame, prior.card.spacing_mm[2])
+        problem = Problem.of(measurements, expected_shape(frame, prior), rho)
     with run.stage("self-check"):
         check = self_check(problem, frame, prior, run)
     if run.announce is not None:
@@ -94,7 +97,7 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
 
 
 def self_check(problem: Problem, frame: Frame, prior: NetworkPrior, run: Run) -> Report:
-    """Whether the given images look like what the prior knows; raw data is no image yet and is left out."""
+    """Whether the given images look like what the prior knows; raw and degraded data is left out."""
     given = problem.measurements.available
     if prior.noise_levels != "per_modality":
         return Report(skipped=f"a prior with {prior.noise_levels} noise levels cannot predict one image from another")
@@ -106,9 +109,8 @@ def self_check(problem: Problem, frame: Frame, prior: NetworkPrior, run: Run) ->
     chosen = slices_to_check((images[:, list(given)] + 1) / 2, frame.grid.spacing_mm[0])
     if not chosen:
         return Report(skipped="no slice shows the head in all given images")
-    return Report(
-        tuple(check_images(prior, images[chosen], given, run.batch(prior.device), run.cancelled)), len(chosen)
-    )
+    batch_size = run.batch(prior.device)
+    return Report(tuple(check_images(prior, images[chosen], given, batch_size, run.cancelled)), len(chosen))
 
 
 def read_truth(folder: Path | None, spec: StudySpec, prior: NetworkPrior) -> dict[str, Volume]:
@@ -159,6 +161,11 @@ def _warnings(spec: StudySpec, filling: Filling) -> list[str]:
             warnings.append(f"{who} was trained on this very image, so the result flatters it")
     for key in ignored_keys(spec, settings):
         warnings.append(f"sampler.{key} means nothing to {settings.name} and was ignored")
+    if settings.name != "mcs" and spec.degraded:
+        warnings.append(f"{settings.name} knows no noise: that of {', '.join(spec.degraded)} stays; mcs weighs it")
+    for name in spec.coupled:
+        if settings.name == "mcs" and settings.consistency == "moment" or spec.sampler.consistency == "moment":
+            warnings.append(f"{name} couples slices: its data consistency is calibrated, not by moments")
     if settings.samples == 1:
         warnings.append("one sample was drawn: no uncertainty was computed")
     elif settings.name == "cdm":

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .degraded import DegradedImage, detail, has_detail
 from .diffusion.prior import PriorCard
 from .frame import Frame, effective_resolution_mm
 from .geometry import Grid, Volume, canonical, resample, to_grid
@@ -48,27 +49,47 @@ class Restoring:
     def output(self, name: str, samples: Tensor) -> ModalityResult:
         """One output from its samples (K, Z, H, W) in u on the frame's grid."""
         raw = next((r for r in self.inputs.raw if r.name == name), None)
-        modality = self.stack[name]
-        scale = raw.scale if raw else None
-        factor = self.card.std_factor(name, raw is not None) if self.calibrated_std else 1.0
+        degraded = next((image for image in self.inputs.degraded if image.name == name), None)
+        modality, measured = self.stack[name], raw or degraded
+        scale = measured.scale if measured else None
+        factor = self.card.std_factor(name, raw is not None) if self.calibrated_std and not degraded else 1.0
         kept, moments, grid = [], RunningMoments(), self.inputs.reference.grid
-        for u, sampled_on in self._on_grids(samples, raw):
+        restored = self._with_detail(samples, degraded, modality) if degraded else self._on_grids(samples, raw)
+        for u, sampled_on in restored:
             volume = self._in_units(u, sampled_on, modality, scale)
             moments.add(volume.data)
             if self.keep_samples:
                 kept.append(volume)
         return ModalityResult(
             name=name,
-            role="reconstructed" if raw else "synthetic",
+            role="reconstructed" if measured else "synthetic",
             mean=Volume(moments.mean, grid),
             std=None if moments.std is None else Volume(factor * moments.std, grid),
             std_scale=factor,
             samples=tuple(kept),
             units=modality.units,
-            effective_resolution_mm=tuple(round(mm, 3) for mm in effective_resolution_mm(self.frame, raw)),
-            truth=self._truth(name, raw, modality),
-            shown_input=self._to_reference(raw.first, 0.0) if raw else None,
+            effective_resolution_mm=tuple(round(mm, 3) for mm in effective_resolution_mm(self.frame, measured)),
+            truth=self._truth(name, raw, modality, measured is not None),
+            shown_input=self._shown(raw, degraded, modality),
         )
+
+    def _shown(self, raw: RawData | None, degraded: DegradedImage | None, modality: Modality) -> Volume | None:
+        if degraded:
+            return self._to_reference(degraded.volume, _air(modality))
+        return self._to_reference(raw.first, 0.0) if raw else None
+
+    def _with_detail(
+        self, samples: Tensor, image: DegradedImage, modality: Modality
+    ) -> Iterator[tuple[np.ndarray, Grid]]:
+        """Samples on the reference grid, with what the degraded image itself shows beyond the prior's grid."""
+        reference, frame = self.inputs.reference.grid, self.frame.grid
+        carried = (to_grid(Volume(sample.numpy(), frame), reference, order=3).data.clip(0) for sample in samples)
+        if not has_detail(image, frame):
+            yield from ((u, reference) for u in carried)
+            return
+        details = detail(image, frame, modality, len(samples), self.draws[0])
+        for u, more in zip(carried, details):
+            yield u + self._to_reference(Volume(more, image.grid), 0.0).data, reference
 
     def _on_grids(self, samples: Tensor, raw: RawData | None) -> Iterator[tuple[np.ndarray, Grid]]:
         if raw is None:
@@ -89,7 +110,7 @@ class Restoring:
         # linear: an interpolating spline would ring around bone and write values that no sample holds
         return to_grid(volume, self.inputs.reference.grid, order=1, fill=fill)
 
-    def _truth(self, name: str, raw: RawData | None, modality: Modality) -> Volume | None:
+    def _truth(self, name: str, raw: RawData | None, modality: Modality, measured: bool) -> Volume | None:
         """The true image on the reference grid, in the output's units.
 
         The scanner's units of an MR image mean nothing to an output that was never acquired: its truth is brought to
@@ -99,7 +120,7 @@ class Restoring:
             return self._to_reference(raw.truth, 0.0) if raw and raw.truth else None
         given, normalisation = self.truth[name], modality.normalisation
         truth = self._to_reference(given, _air(modality))
-        if raw is not None:
+        if measured:
             return truth
         image = canonical(given).data
         scale = scale_of(image, head_mask(image), normalisation)

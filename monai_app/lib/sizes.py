@@ -53,7 +53,7 @@ def check_files(paths: Sequence[Path], limits: Limits) -> None:
 
 
 def _check_sampler(spec: StudySpec, limits: Limits) -> None:
-    one_pass = bool(spec.available and not spec.undersampled)
+    one_pass = bool(spec.available and not spec.measured)
     settings = preset_settings(spec.preset, one_pass, spec.sampler)
     for key, value, most in (("steps", settings.steps, limits.steps), ("samples", settings.samples, limits.samples)):
         if value > most:

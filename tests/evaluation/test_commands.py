@@ -83,12 +83,14 @@ def test_the_evaluation_bundle_runs_on_the_validation_head(data_folder, tiny_mod
     assert "subject16/5, subject16/6" in text and "T2FLAIR from R4" in text and "PET from T1+T2star+T2FLAIR" in text
     assert "## Flicker between" in text and "stroke_01 (real: 2 slices" in text
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "figures",
         "numbers.csv",
         "predictions",
+        "report.html",
         "report.md",
+        "results.json",
         "stroke_01.png",
         "validation.png",
-        "verdicts.json",
     ]
 
 

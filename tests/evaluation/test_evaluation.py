@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +12,16 @@ import numpy as np
 import pytest
 import torch
 from any2all.errors import Any2allError
+from any2all.evaluation import deepinv_import
 from any2all.evaluation.cases import Cases
 from any2all.evaluation.evaluate import Evaluation
 from any2all.evaluation.predictions import Prediction, PredictionFolder
+from any2all.evaluation.ranks import Ranks
 from any2all.evaluation.records import Record
 from any2all.evaluation.report import publish
 from any2all.evaluation.results import BEST, Results
 from any2all.evaluation.rivalry import against_mps, against_regression, more_is_better
-from any2all.evaluation.tasks import Method, Task, chosen
+from any2all.evaluation.tasks import Method, Task, changed, chosen
 from any2all.evaluation.tune import variations
 from any2all.stack import load_stack
 
@@ -86,8 +89,9 @@ def test_every_entry_of_the_config_is_valid_and_methods_meet_the_tasks_that_suit
     assert ("T1", "mcs-1") in plan and ("R4", "mcs-1") not in plan
     assert ("R4", "SENSE") in plan and ("T1", "SENSE") not in plan and ("R4-of-three", "SENSE") not in plan
     assert ("T1", "matched_copy") in plan and ("R4", "matched_copy") not in plan
-    assert sum(method == "mps-1000" for _, method in plan) == 4
+    assert {task for task, method in plan if method == "mps-1000"} == {task.name for task in tasks}
     assert not any(method.endswith("-shared") or method == "regression" for _, method in plan)
+    assert "regression.pt is not beside the evaluated prior" in whole.left_out["regression"]
     slow = next(method for method in methods if method.name == "mps-1000")
     assert slow.chosen_slices(6) == [2, 3] and slow.chosen_slices(2) == [0, 1]
 
@@ -175,6 +179,71 @@ def test_what_was_predicted_is_not_predicted_again(tiny_prior, tmp_path, monkeyp
     assert made == [("R4+T1", "mcs-5"), ("T1", "mcs-5")]
     evaluation(tiny_prior, tmp_path, METHODS[2:3], simulation={"acceleration": 2}).run()
     assert made[2:] == [("T1", "mcs-1")]
+
+
+def test_a_task_may_be_measured_more_sparsely(tiny_prior, tmp_path):
+    """R = 8 where the rest is R = 4: half the lines, a prediction of its own, and SENSE does worse on it."""
+    entry = {"name": "sparse", "targets": ["T2FLAIR"], "raw": ["T2FLAIR"]}
+    tasks = [Task.from_dict(entry, STACK), Task.from_dict({**entry, "name": "sparser", "acceleration": 8}, STACK)]
+    whole = evaluation(tiny_prior, tmp_path, METHODS[1:2], tasks)
+    lines = [t.acquire(truth(), STACK, SIMULATION)["T2FLAIR"].mask[0].sum() for t in tasks]
+    assert lines == [8, 4]
+    found = {r.task: r.psnr for r in whole.run()}
+    assert found["sparser"] < found["sparse"] - 1
+    four, eight = (whole.mark(trial) for trial in whole.plan())
+    assert four != eight
+
+
+def test_settings_are_laid_over_methods_by_name():
+    entries = changed(METHODS, {"mcs-5": {"samples": 1, "tasks": ["T1"]}})
+    assert entries[3] == {**METHODS[3], "samples": 1, "tasks": ["T1"]} and entries[:3] == METHODS[:3]
+    with pytest.raises(Any2allError, match="method_changes"):
+        changed(METHODS, {"gan": {"samples": 1}})
+
+
+def test_a_peer_is_a_method_like_any_other(tiny_prior, tmp_path):
+    """deepinv's DiffPIR from the configuration: predicted, its settings in its mark; without deepinv left out aloud."""
+    entry = {"name": "d", "peer": "deepinv_DiffPIR", "steps": 3, "slices": 1, "samples": 2}
+    whole = evaluation(tiny_prior, tmp_path, [entry])
+    if not deepinv_import.is_available():
+        assert not whole.plan() and "any2all[peers]" in whole.left_out["d"]
+        pytest.skip("deepinv cannot be imported: pip install 'any2all[peers]'")
+    records = whole.run()
+    assert {(r.task, r.target, r.passes, r.samples, len(r.slices)) for r in records} == {
+        ("R4+T1", "T2FLAIR", 3, 2, 1), ("T1", "CT", 3, 2, 1), ("T1", "PET", 3, 2, 1)}  # fmt: skip
+    marks = [e.mark(e.plan()[0]) for e in (whole, evaluation(tiny_prior, tmp_path, [{**entry, "lamda": 3.0}]))]
+    assert marks[0] != marks[1]
+
+
+def test_what_is_not_there_is_left_out_in_words(tiny_prior, tiny_model_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(deepinv_import.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "deepinv", raising=False)
+    methods = [
+        *METHODS[:1],
+        {"name": "a", "sampler": "mds", "model": "shared.pt"},
+        {"name": "b", "peer": "deepinv_DPS"},
+    ]
+    whole = evaluation(tiny_prior, tmp_path, methods, models=tiny_model_file.parent)
+    publish(whole, whole.run())
+    assert {"a", "b"} == set(whole.left_out)
+    text = (tmp_path / "report.md").read_text()
+    assert "Left out: a (" in text and "shared.pt is not beside" in text and "deepinv is not installed" in text
+    beside = evaluation(tiny_prior, None, [{"name": "a", "sampler": "mds", "steps": 2, "model": "model.pt"}],
+                        models=tiny_model_file.parent)  # fmt: skip
+    assert not beside.left_out and len(beside.run()) == 3
+
+
+def test_ranks_share_all_the_work_evenly():
+    items = [90, 5, 40, 50, 5, 10]
+    shares = [Ranks(rank, 2).share(items, lambda cost: cost) for rank in (0, 1)]
+    assert sorted(shares[0] + shares[1]) == sorted(items) and [sum(share) for share in shares] == [100, 100]
+    assert shares[0] == [item for item in items if item in shares[0]]  # in their order
+    assert Ranks().share(items, lambda cost: cost) == items
+
+
+def test_several_processes_need_a_folder(tiny_prior):
+    with pytest.raises(Any2allError, match="output_dir"):
+        evaluation(tiny_prior, None, METHODS, ranks=Ranks(0, 2))
 
 
 def test_a_broken_prediction_is_refused_in_words(tiny_prior, tmp_path):

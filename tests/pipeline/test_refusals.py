@@ -67,7 +67,7 @@ def raw_ct(desk):
 REFUSED = {
     "unknown modality": (edit("modalities", "T3", GIVEN), "modalities.T3", "unknown modality"),
     "unknown status": (edit("modalities", "T1", "status", "blurry"), "modalities.T1.status", "allowed: available"),
-    "reserved status": (edit("modalities", "T1", "status", "noisy"), "modalities.T1.status", "reserved"),
+    "blurred by what": (edit("modalities", "T1", "status", "blurred"), "modalities.T1.psf_fwhm_mm", "needs this key"),
     "unknown key": (edit("modalities", "T1", "fiel", "T1.nii.gz"), "modalities.T1.fiel", "unknown key"),
     "unknown key at the top": (edit("preste", "fast"), "preste", "unknown key"),
     "missing file": (edit("modalities", "T1", "file", "t1.nii.gz"), "modalities.T1.file", "does not exist"),

@@ -6,7 +6,7 @@ import torch
 from any2all.diffusion.oracles import GaussianPrior, MixturePrior
 from any2all.diffusion.schedule import cosine_schedule
 from any2all.physics.measurements import Channel, Measurements
-from any2all.physics.operators import MulticoilFourier
+from any2all.physics.operators import Identity, MulticoilFourier
 from torch import Tensor
 
 IMAGE = (4, 16)
@@ -70,6 +70,17 @@ def flair_task(slices: int = 2) -> tuple[GaussianPrior, Measurements]:
     prior = GaussianPrior(torch.zeros(2, *IMAGE), covariance)
     truth = (prior.draw(slices, seed=3) + 1) / 2
     return prior, Measurements((Channel.available(truth[:, 0]), undersampled(truth[:, 1])))
+
+
+def noisy_task(slices: int = 2) -> tuple[GaussianPrior, Measurements]:
+    """PET-like noisy image, with a clean T1-like image beside it."""
+    correlation = torch.tensor([[1.0, 0.5], [0.5, 1.0]])
+    covariance = joint_covariance([0.5, 0.5], correlation, field_covariance(1.2, rough=0.05))
+    prior = GaussianPrior(torch.zeros(2, *IMAGE), covariance)
+    truth = (prior.draw(slices, seed=3) + 1) / 2
+    noise = torch.randn(truth[:, 1].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    noisy = Channel.degraded(Identity(), truth[:, 1] + 0.1 * noise, 0.1)
+    return prior, Measurements((Channel.available(truth[:, 0]), noisy))
 
 
 def synthesis_task(slices: int = 4) -> tuple[MixturePrior, Measurements]:

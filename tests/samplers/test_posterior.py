@@ -15,9 +15,9 @@ from any2all.samplers.mcs import MCS
 from any2all.samplers.mds import MDS
 from any2all.samplers.mps import MPS
 from any2all.samplers.noise import VolumeNoise
-from oracle_tasks import flair_task, synthesis_task
+from oracle_tasks import flair_task, noisy_task, synthesis_task
 
-FLAIR, SYNTHESIS = flair_task(), synthesis_task()
+FLAIR, NOISY, SYNTHESIS = flair_task(), noisy_task(), synthesis_task()
 MDS_GAMMAS = (1.0, 5.0, 20.0, 50.0)
 
 
@@ -89,6 +89,13 @@ def test_mcs_calibrated_reconstruction_is_between():
     verdict = judge(MCS(20, solver="dpm", consistency="calibrated", clamp=False), FLAIR, samples=64)
     report("MCS calibrated, T2FLAIR", verdict, "bias <= .6, spread .85–1.25, cost 20")
     assert verdict.bias <= 0.6 and 0.85 <= verdict.spread <= 1.25 and verdict.cost == 20
+
+
+@pytest.mark.parametrize(("consistency", "bias", "most"), [("moment", 0.25, 1.1), ("calibrated", 0.6, 1.25)])
+def test_mcs_of_a_noisy_image(consistency, bias, most):
+    verdict = judge(MCS(20, solver="dpm", consistency=consistency, clamp=False), NOISY, samples=64)
+    report(f"MCS {consistency}, noisy PET", verdict, f"bias <= {bias}, spread .9–{most}")
+    assert verdict.bias <= bias and 0.9 <= verdict.spread <= most
 
 
 def test_mcs_synthesis_in_five_passes():

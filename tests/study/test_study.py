@@ -84,6 +84,30 @@ def test_reference_prefers_an_available_modality_over_an_earlier_undersampled_on
     assert parse_study({"modalities": {"T2FLAIR": raw, "T2star": raw}}, STACK, folder).reference == "T2FLAIR"
 
 
+def test_degraded_images_are_measured_outputs_and_lowres_lends_its_grid_last(folder):
+    modalities = {
+        "T1": {"status": "lowres", "file": "t1.nii.gz", "slice_profile": "gaussian"},
+        "CT": {"status": "blurred", "file": "t1.nii.gz", "psf_fwhm_mm": [3, 4.5, 6]},
+        "PET": {"status": "noisy", "file": "t1.nii.gz", "noise_std": 0.1},
+    }
+    spec = parse_study({"modalities": modalities}, STACK, folder)
+    assert spec.measured == spec.degraded == ("T1", "CT", "PET") and spec.coupled == ("T1", "CT")
+    assert spec.reference == "PET" and spec.outputs == STACK.names
+    assert spec.modalities["CT"].psf_fwhm_mm == (3, 4.5, 6) and spec.modalities["T1"].slice_profile == "gaussian"
+    alone = parse_study({"modalities": {"T1": modalities["T1"]}}, STACK, folder)
+    assert alone.reference == "T1" and resolve_sampler(alone, "per_modality").consistency == "calibrated"
+    both = {"modalities": modalities, "preset": "fast"}
+    assert resolve_sampler(parse_study(both, STACK, folder), "per_modality").steps == 5, "degraded is no given image"
+
+
+def test_mps_is_refused_where_slices_are_coupled(folder):
+    image = {"status": "lowres", "file": "t1.nii.gz"}
+    spec = parse_study({"modalities": {"T1": image}, "sampler": {"name": "mps"}}, STACK, folder)
+    with pytest.raises(Any2allError, match="T1 is lowres") as error:
+        resolve_sampler(spec, "per_modality")
+    assert error.value.key == "sampler.name" and error.value.allowed == ("mcs", "mds")
+
+
 @pytest.mark.parametrize("name", ["t1.nii.gz", "sub/t1.nii.gz", "sub/../t1.nii.gz", "inner.nii.gz"])
 def test_paths_inside_the_folder_are_taken(folder, name):
     spec = parse_study({"modalities": {"T1": {"status": "available", "file": name}}}, STACK, folder)
@@ -135,9 +159,20 @@ def simulated(**simulate):
 REFUSED = [  # change of the example, key, words
     ({"modalities": {"T1c": {"status": "missing"}}}, "modalities.T1c", "unknown modality"),
     ({"modalities": {"flair": {"status": "missing"}}}, "modalities.flair", "T2FLAIR"),
-    ({"modalities": {"T1": {"status": "noisy", "file": "t1.nii.gz"}}}, "modalities.T1.status", "reserved"),
-    ({"modalities": {"T1": {"status": "lowres"}}}, "modalities.T1.status", "reserved"),
-    ({"modalities": {"T1": {"status": "there"}}}, "modalities.T1.status", "available, undersampled, missing"),
+    ({"modalities": {"T1": {"status": "there"}}}, "modalities.T1.status", "available, undersampled, noisy, blurred"),
+    (one("T1", status="noisy"), "modalities.T1.file", "'noisy' needs this key"),
+    (one("T1", status="noisy", file="t1.nii.gz", psf_fwhm_mm=4), "modalities.T1.psf_fwhm_mm", "does not take"),
+    (one("T1", status="noisy", file="t1.nii.gz", noise_std=0), "modalities.T1.noise_std", "above 0"),
+    (one("PET", status="noisy", kspace="flair.h5"), "modalities.PET.file", "needs this key"),
+    (one("CT", status="blurred", file="t1.nii.gz"), "modalities.CT.psf_fwhm_mm", "needs this key"),
+    (one("CT", status="blurred", file="t1.nii.gz", psf_fwhm_mm=0), "modalities.CT.psf_fwhm_mm", "or a list of 3"),
+    (one("CT", status="blurred", file="t1.nii.gz", psf_fwhm_mm=[4, 4]), "modalities.CT.psf_fwhm_mm", "or a list of 3"),
+    (
+        one("T1", status="lowres", file="t1.nii.gz", slice_profile="sinc"),
+        "modalities.T1.slice_profile",
+        "box, gaussian",
+    ),
+    (one("T1", status="lowres", file="t1.nii.gz", coil_maps="flair.h5"), "modalities.T1.coil_maps", "does not take"),
     ({"modalities": {"T1": {"file": "t1.nii.gz"}}}, "modalities.T1.status", "required"),
     ({"modalities": {"T1": "t1.nii.gz"}}, "modalities.T1", "an object"),
     ({"modalities": {"T1": {"status": "available"}}}, "modalities.T1.file", "needs this key"),
@@ -153,7 +188,7 @@ REFUSED = [  # change of the example, key, words
     (raw(voxel_size_mm=[1, 1, 0]), "modalities.T2.voxel_size_mm.2", "above 0"),
     (simulated(acceleration=0), "modalities.T2.simulate.acceleration", "at least 1"),
     (simulated(mask="spiral"), "modalities.T2.simulate.mask", "equispaced, random"),
-    (one("CT", status="undersampled", kspace="flair.h5"), "modalities.CT.status", "available, missing"),
+    (one("CT", status="undersampled", kspace="flair.h5"), "modalities.CT.status", "available, noisy"),
     ({"modalities": {"CT": {"status": "missing"}}}, "modalities", "generate"),
     ({"modalities": {}}, "modalities", "generate"),
     ({"version": 2}, "version", "allowed: 1"),
@@ -320,7 +355,7 @@ def test_json_schema_holds_the_stack_and_every_key(folder):
     status = {
         n: schema["$defs"][m["$ref"].split("/")[-1]]["properties"]["status"]["enum"] for n, m in modalities.items()
     }
-    assert status["CT"] == ["available", "missing"] and "undersampled" in status["T1"]
+    assert status["CT"] == ["available", "noisy", "blurred", "lowres", "missing"] and "undersampled" in status["T1"]
     jsonschema_rs.Draft202012Validator(schema).validate(example())
     with pytest.raises(jsonschema_rs.ValidationError):
         jsonschema_rs.Draft202012Validator(schema).validate({**example(), "reference": "T3"})
@@ -354,3 +389,30 @@ def test_a_trajectory_belongs_to_raw_data(tmp_path):
         with pytest.raises(Any2allError, match=words) as caught:
             parse_study({"modalities": {"T1": entry}}, STACK, tmp_path)
         assert caught.value.key == "modalities.T1.trajectory"
+
+
+@pytest.mark.parametrize("preset, samples", [("fast", 1), ("balanced", 4), ("best", 8)])
+def test_cdm_draws_as_many_samples_as_the_preset_says_by_steps_of_its_own(folder, preset, samples):
+    settings = resolved(folder, preset=preset, sampler={"name": "cdm", "steps": 1}, noise_levels="shared")
+    assert (settings.name, settings.steps, settings.samples) == ("cdm", 20, samples)
+    assert resolved(folder, preset=preset, sampler={"name": "cdm", "samples": 3}).samples == 3
+
+
+def test_what_means_nothing_to_cdm_is_named(folder):
+    sampler = {"name": "cdm", "steps": 3, "seed": 4, "samples": 2, "eta": 0.5}
+    spec = parse_study(simple(sampler=sampler), STACK, folder)
+    assert ignored_keys(spec, resolve_sampler(spec, "per_modality")) == ("steps", "eta")
+
+
+def test_cdm_is_refused_where_an_image_is_not_clean(folder):
+    with pytest.raises(Any2allError, match="cdm translates clean images, and T2FLAIR is undersampled") as refused:
+        resolved(folder, raw=True, sampler={"name": "cdm"})
+    error = refused.value
+    assert (error.key, error.value) == ("modalities.T2FLAIR.status", "undersampled")
+    assert error.allowed == ("available", "missing") and error.hint.startswith("mcs and mds")
+
+
+def test_cdm_draws_nothing_from_nothing(folder):
+    error = refusal({"sampler": {"name": "cdm"}}, folder, purpose="generate")
+    assert (error.key, error.value) == ("sampler.name", "cdm") and "cannot draw whole stacks" in str(error)
+    assert refusal(simple(sampler={"name": "cdm", "guidance": "oracle"}), folder).key == "sampler.guidance"

@@ -125,7 +125,7 @@ class MixturePrior:
     def posterior(self, measurements: Measurements) -> Posterior:
         """The exact p(x | y) of every slice; operators must be the same for all slices.
 
-        First the available images, then the k-space: with P, m the covariance and mean that the images leave,
+        First the available images, then what was measured: with P, m the covariance and mean that the images leave,
         Q = (P⁻¹ + A^H A / v)⁻¹ and x | y, j ~ N(m + Q A^H (y - A m) / v, Q). Each step also weighs component j by the
         likelihood that it gives to what was measured.
         """
@@ -135,8 +135,8 @@ class MixturePrior:
         log_weights, covariances = self.log_weights.expand(slices, -1), self.covariances
         if measurements.available:
             log_weights, means, covariances = self._given_images(measurements, log_weights, means)
-        for m in measurements.undersampled:
-            log_weights, means, covariances = self._given_kspace(measurements, m, log_weights, means, covariances)
+        for m in measurements.measured:
+            log_weights, means, covariances = self._given_measured(measurements, m, log_weights, means, covariances)
         return Posterior(log_weights.softmax(1), means.reshape(slices, -1, *self.shape), covariances)
 
     def _noised(self, levels: tuple[int, ...]) -> _Noised:
@@ -187,7 +187,7 @@ class MixturePrior:
         means = means + torch.einsum("jng,zjg->zjn", gain, residual)
         return log_weights, means, self.covariances - gain @ self.covariances[:, given]
 
-    def _given_kspace(
+    def _given_measured(
         self, measurements: Measurements, m: int, log_weights: Tensor, means: Tensor, covariances: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         channel, size = measurements.channels[m], self.means.shape[1]

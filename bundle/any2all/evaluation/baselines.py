@@ -1,4 +1,5 @@
-"""What a result has to beat: zero-filled and SENSE where data was measured, the mean training image where none was."""
+"""What a result has to beat: zero-filled and SENSE where raw data was measured, a degraded image as it was given, and
+the mean training image where nothing was."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from ..kspace.reconstruct import sense, zero_filled
 from ..stack import Stack
 
 HEAD_U = 0.1  # of the mean over modalities; where the mean head ends
-ZERO_FILLED, SENSE, MEAN_IMAGE = "zero_filled", "SENSE", "mean_image"
+ZERO_FILLED, SENSE, AS_GIVEN, MEAN_IMAGE = "zero_filled", "SENSE", "as_given", "mean_image"
 
 
 def baselines_of(
@@ -34,6 +35,10 @@ def baselines_of(
     raw = next((item for item in inputs.raw if item.name == name), None)
     if raw is not None:
         return {rival: to_grid(volume, reference, order=1) for rival, volume in _reconstructions(raw).items()}
+    degraded = next((image for image in inputs.degraded if image.name == name), None)
+    if degraded is not None:
+        air = float(from_u(np.zeros(1, np.float32), stack[name].normalisation)[0])
+        return {AS_GIVEN: to_grid(degraded.volume, reference, order=1, fill=air)}
     if mean_image is None:
         return {}
     grid, u = _on_the_head(mean_image, stack.index(name), inputs, card)

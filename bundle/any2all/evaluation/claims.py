@@ -1,4 +1,4 @@
-"""What the released prior is held to, claim by claim: what was asked, what was measured, whether it holds.
+"""The paper's findings, then what the released prior is held to: what was asked, what was measured, whether it holds.
 
 A section is left out where its predictions are not part of the evaluation.
 """
@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from . import quality, realism, rivalry
+from . import findings, quality, realism, rivalry
 from .results import Results, Section
 
 SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
+    findings.auxiliary_inputs,
+    findings.reconstruction,
+    findings.ct_synthesis,
+    findings.realism,
+    findings.more_or_better,
+    findings.against_everyone,
     rivalry.more_is_better,
     rivalry.against_mps,
     rivalry.against_regression,

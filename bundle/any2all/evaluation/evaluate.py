@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +18,15 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from ..diffusion.prior import NetworkPrior, load_prior
+from ..diffusion.prior import NetworkPrior
 from ..errors import Any2allError
 from .cases import Cases
 from .features import FeatureExtractor
-from .peers import MatchedCopy, MeanImage, Peer, SampledPeer, tuned_reconstructions
+from .peers import Peer
 from .predictions import Prediction, PredictionFolder
+from .ranks import Ranks
 from .records import Record, fingerprint
+from .roster import LeftOutError, Roster
 from .tasks import Method, Task
 from .unconditional import Unconditional
 
@@ -56,6 +58,10 @@ class Evaluation:
         unconditional: the experiment of draws from nothing; None: it is left out.
         batch_size: rows (slice of a sample) that the network sees at once.
         seed: of the samplers' noise.
+        ranks: the processes that share the work; more than one need an output_dir in common.
+
+    Attributes:
+        left_out: methods that are not tried, and why, in words.
     """
 
     prior: NetworkPrior
@@ -72,27 +78,35 @@ class Evaluation:
     unconditional: Unconditional | None = None
     batch_size: int = 24
     seed: int = 0
+    ranks: Ranks = Ranks()
 
     def __post_init__(self) -> None:
+        if self.ranks.world_size > 1 and self.output_dir is None:
+            raise Any2allError("several processes need a folder in common", key="output_dir")
         self._store = PredictionFolder(self.output_dir / "predictions" if self.output_dir else None)
         self._acquired: dict[tuple[str, str], Any] = {}
+        self._roster = Roster(self.prior, self.models, self.mean_image, self.training, self.batch_size)
+        self.left_out: dict[str, str] = {}
         kinds = {cases.kind for cases in self.sets}
         self._peers = {(m.name, kind): self._peer(m, kind) for m in self.methods for kind in kinds}
 
     def run(self) -> list[Record]:
-        """Predict what has not been predicted, and score everything."""
+        """Predict what has not been predicted, and score everything; a rank that is not the first scores nothing."""
         plan = self.plan()
         if not plan:
             raise Any2allError("no task is left to evaluate", key="tasks")
+        mine = self.ranks.share(plan, self.cost)
         # a log file gets a line every ten seconds, a terminal a moving bar
         wait = 0.5 if sys.stderr.isatty() else 10.0
-        records = []
-        with tqdm(total=sum(map(self.cost, plan)), unit="pass", file=sys.stderr, mininterval=wait) as bar:
-            for trial in plan:
+        with tqdm(total=sum(map(self.cost, mine)), unit="pass", file=sys.stderr, mininterval=wait) as bar:
+            for trial in mine:
                 bar.set_description(f"{trial.cases.name} · {trial.task.name} · {trial.method.name}")
-                records += self.score(trial, self.predict(trial))
+                self.predict(trial)
                 bar.update(self.cost(trial))
-        return records
+        self.ranks.wait()
+        if not self.ranks.is_first:
+            return []
+        return [record for trial in plan for record in self.score(trial, self.predict(trial))]
 
     def plan(self) -> list[Trial]:
         """What is tried, in order."""
@@ -145,8 +159,10 @@ class Evaluation:
 
     def model_facts(self, name: str) -> str:
         """How long another prior that methods name was trained, beside the evaluated one, in words."""
-        priors = {"this prior": self.prior, name: self.other_prior(name)}
-        return "; ".join(f"{key}: {_trained(prior)}" for key, prior in priors.items() if prior is not None) + "."
+        facts = [f"this prior: {_trained(self.prior)}"]
+        with suppress(LeftOutError):
+            facts.append(f"{name}: {_trained(self._roster.other(name))}")
+        return "; ".join(facts) + "."
 
     def cost(self, trial: Trial) -> int:
         """Network passes of a trial, all slices and samples together; at least 1."""
@@ -157,9 +173,10 @@ class Evaluation:
     def mark(self, trial: Trial) -> str:
         """Checksum of what a prediction depends on beside its names."""
         task = {"targets": trial.task.targets, "given": trial.task.given, "raw": trial.task.raw}
+        simulation = trial.task.simulation_of(self.simulation)
         prior = getattr(trial.peer, "prior", self.prior)
         trained = [prior.card.sha256, prior.card.to_json()["calibration"]]
-        return fingerprint(trial.method.settings(), task, trained, dict(self.simulation), trial.cases.origin, self.seed)
+        return fingerprint(trial.method.settings(), task, trained, simulation, trial.cases.origin, self.seed)
 
     def _acquisitions(self, trial: Trial) -> dict[str, Any]:
         # all slices are acquired, then some chosen: a slice's noise is the same for every method
@@ -173,38 +190,11 @@ class Evaluation:
 
     def _peer(self, method: Method, kind: str) -> Peer | None:
         """The method, ready to predict; None where what it needs is not there."""
-        stack = self.prior.stack
-        if method.sampler is not None:
-            prior = self.other_prior(method.model) if method.model else self.prior
-            if prior is None:
-                return None
-            return SampledPeer(method.name, prior, method.build_sampler(stack), self.batch_size, method.rho)
-        if method.peer == "mean_image":
-            return None if self.mean_image is None else MeanImage(self.mean_image, stack)
-        if method.peer == "matched_copy":
-            return None if self.training is None else self._matched_copy
-        return tuned_reconstructions("real" if kind == "real" else "rendered")[method.peer]
-
-    @cached_property
-    def _matched_copy(self) -> MatchedCopy:
-        return MatchedCopy(self.training(), self.prior.stack)
-
-    def other_prior(self, name: str) -> NetworkPrior | None:
-        """The prior of this file beside the evaluated one; None where there is no such file."""
-        return None if self.models is None else prior_beside(self.prior, self.models / name)
-
-
-def prior_beside(prior: NetworkPrior, file: Path) -> NetworkPrior | None:
-    """Another prior to compare with; None where there is no such file.
-
-    Raises Any2allError where its grid or its stack is another.
-    """
-    if not file.is_file():
-        return None
-    other = load_prior(file, prior.device)
-    if other.card.matrix != prior.card.matrix or other.stack != prior.stack:
-        raise Any2allError("this prior has another grid or stack", key="method_list.model", value=file.name)
-    return other
+        try:
+            return self._roster.peer(method, kind)
+        except LeftOutError as error:
+            self.left_out[method.name] = error.sentence()
+            return None
 
 
 def _trained(prior: NetworkPrior) -> str:

@@ -17,13 +17,15 @@ from ..generate import compare_with_training, draw_stacks
 from ..phantom.dataset import RenderedHeads
 from ..training import cohort
 from ..training.finish import mean_image_file
-from ..workflow import as_count, front_door
+from ..workflow import announce, as_count, front_door
 from .baselines import load_mean_image
 from .cases import MANIFEST, Cases, Manifest
-from .evaluate import Evaluation, prior_beside
+from .evaluate import Evaluation
 from .features import FeatureExtractor, load_features
+from .ranks import Ranks
 from .report import publish
-from .tasks import Method, Task, chosen
+from .roster import prior_beside
+from .tasks import Method, Task, changed, chosen
 from .unconditional import Unconditional
 
 FITTING_SLICES, FITTING_SEED = 240, 77
@@ -76,12 +78,15 @@ class TableEvaluator:
     Args:
         prior, dataset: what is evaluated, and on what.
         task_list, method_list: all entries; ``tasks`` and ``methods`` choose some by name ("a,b" or a list).
+        method_changes: settings laid over entries of ``method_list``, by name.
         simulation: of k-space, see `Evaluation`.
         model_file: the prior's weights, beside which its mean image and other priors lie.
         draws: whole stacks drawn from nothing, to compare with training slices; 0: none.
         features: ``kind`` and ``file`` of what FID and KID compare, see `load_features`.
         unconditional: ``draws`` (N, 0: none) and ``method_list`` of the experiment, see `Unconditional`.
         output_dir, batch_size, seed: see `Evaluation`.
+        rank, world_size: this process and how many share the work; the first one reports.
+        report_dir: where the small set of page, CSV and JSON goes that is meant for committing; None: nowhere.
     """
 
     prior: NetworkPrior
@@ -98,22 +103,30 @@ class TableEvaluator:
     unconditional: Mapping[str, Any] | None = None
     batch_size: int = 24
     seed: int = 0
+    method_changes: Mapping[str, Mapping[str, Any]] | None = None
+    rank: int = 0
+    world_size: int = 1
+    report_dir: str | Path | None = None
 
     def run(self) -> Evaluation:
         """Measure what is not in ``output_dir`` yet. Leaves the process with status 2 on a user's error."""
         with front_door():
             evaluation = self.evaluation()
-            publish(evaluation, evaluation.run())
+            records = evaluation.run()
+            if evaluation.ranks.is_first:
+                publish(evaluation, records, Path(self.report_dir) if self.report_dir else None)
             return evaluation
 
     def evaluation(self) -> Evaluation:
         """The evaluation that the settings describe."""
         features = self._features()
-        return Evaluation(
+        world_size = as_count(self.world_size, "world_size")
+        methods = [Method.from_dict(entry) for entry in changed(self.method_list, self.method_changes or {})]
+        evaluation = Evaluation(
             self.prior,
             self.dataset.sets,
             chosen([Task.from_dict(t, self.prior.stack) for t in self.task_list], self.tasks, "tasks"),
-            chosen([Method.from_dict(m) for m in self.method_list], self.methods, "methods"),
+            chosen(methods, self.methods, "methods"),
             self.simulation or {},
             Path(self.output_dir) if self.output_dir else None,
             Path(self.model_file).parent,
@@ -124,7 +137,12 @@ class TableEvaluator:
             self._unconditional(features),
             as_count(self.batch_size, "batch_size"),
             self.seed,
+            Ranks(as_count(self.rank, "rank", 0, world_size - 1), world_size),
         )
+        if evaluation.ranks.is_first:
+            for name, why in evaluation.left_out.items():
+                announce(f"left out: {name}: {why}")
+        return evaluation
 
     def _features(self) -> FeatureExtractor | None:
         """What FID and KID compare; None where the settings say so."""

@@ -376,12 +376,18 @@ class SampledPeer:
 
 
 def problem_of(stack: Stack, measurements: Mapping[str, Acquisition], available: Mapping[str, Tensor]) -> Problem:
-    """What a sampler is given: images clipped to [0, 1] as the pipeline clips them, and the k-space."""
+    """What a sampler is given, see `measurements_of`."""
+    slices, height, width = volume_shape(measurements, available)
+    return Problem.of(measurements_of(stack, measurements, available), (slices, len(stack), height, width))
+
+
+def measurements_of(
+    stack: Stack, measurements: Mapping[str, Acquisition], available: Mapping[str, Tensor]
+) -> Measurements:
+    """All channels in u: images clipped to [0, 1] as the pipeline clips them, and the k-space."""
     channels = {name: Channel.available(image.clamp(0, 1)) for name, image in available.items()}
     channels |= {name: acquisition.channel() for name, acquisition in measurements.items()}
-    slices, height, width = volume_shape(measurements, available)
-    given = Measurements(tuple(channels.get(name, Channel.missing()) for name in stack.names))
-    return Problem.of(given, (slices, len(stack), height, width))
+    return Measurements(tuple(channels.get(name, Channel.missing()) for name in stack.names))
 
 
 def volume_shape(measurements: Mapping[str, Acquisition], available: Mapping[str, Tensor]) -> tuple[int, int, int]:

@@ -207,7 +207,8 @@ def flicker(results: Results) -> Section | None:
     if not rows:
         return None
     header = ["block", "target", "from", "method", "single samples", "mean of 4", "correlation", "of z-differences"]
-    note = "Noise correlated along z by 0.9 from slice to slice (coherent, the default), and not (independent)."
+    rho = next((m.rho for m in results.evaluation.methods if m.name == COHERENT), None)
+    note = f"Noise correlated along z by {rho} from slice to slice (coherent), and not (independent)."
     table = markdown_table(header, rows)
     return Section("Flicker between 12 neighbouring slices", tuple(verdicts), (note, table))
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .cases import Cases
 from .distribution import ENOUGH_FOR_FID, FID, KID, LEAST_FOR_KID, fid, kid
+from .perception import STRUCTURE, Perception
 from .predictions import Prediction
 from .records import Record
 from .results import BEST, Results, Section, difference, number
@@ -87,6 +88,30 @@ def realism(results: Results, cases: Cases, target: str, found: Prediction) -> R
         return Realism(one, None)
     every = features(samples.reshape(-1, *samples.shape[2:]))
     return Realism(one, kid(every, true, groups * len(samples), groups))
+
+
+def perception(results: Results) -> Perception:
+    """FID of one sample of every slice, for records that have all slices of their set; without features `STRUCTURE`."""
+    features = results.evaluation.features
+    if features is None:
+        return STRUCTURE
+    known: dict[int, float | None] = {}
+
+    def of(record: Record) -> float | None:
+        if id(record) not in known:
+            cases = next(c for c in results.evaluation.sets if c.name == record.cases)
+            found = results.prediction(cases, record.task, record.method)
+            whole = found is not None and len(found.slices) == len(cases)
+            distance = realism(results, cases, record.target, found).fid if whole else None
+            known[id(record)] = None if distance is None else distance.value
+        return known[id(record)]
+
+    return Perception(
+        "FID of one sample of every slice",
+        of,
+        f"Features: {features.name}. FID of few slices is too large, by an amount that depends on their number: "
+        "compare within one figure only. Methods that were tried on some of the slices are left out.",
+    )
 
 
 @dataclass(frozen=True)

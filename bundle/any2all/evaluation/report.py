@@ -1,16 +1,24 @@
-"""From records to the report that people read: verdicts, overview, sections, then every number; Markdown and CSV."""
+"""From records to the report that people read: verdicts, overview, sections, then every number.
+
+In ``output_dir``: ``report.html`` (with the figures), ``report.md`` (the same words and tables), ``figures/*.pdf``,
+``numbers.csv`` (a line for each record), ``results.json`` (everything, slice by slice), and a picture for each set of
+cases. In ``report_dir``, small enough to commit: ``index.html``, ``numbers.csv``, ``results.json``.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from pathlib import Path
 
+from . import realism
 from .claims import sections
+from .document import document, write_json
 from .evaluate import Evaluation
+from .figures import draw_figures, write_pdf
+from .page import Page
 from .pictures import draw_pictures
 from .records import Record, write_csv
-from .results import Results, Section
+from .results import Results, Section, same_slices
 from .text import markdown_table
 
 FLAGS = (
@@ -34,7 +42,7 @@ def overview(records: Sequence[Record]) -> str:
     rows = []
     for method in dict.fromkeys(r.method for r in records):
         found = [cells.get((*column, method)) for column in columns]
-        rows.append([method, *("" if record is None else _psnr(record) for record in found)])
+        rows.append([method, *("n/a" if record is None else _psnr(record) for record in found)])
     return markdown_table(["PSNR, one / mean", *(f"{target} from {task}" for task, target in columns)], rows)
 
 
@@ -106,6 +114,9 @@ def notes(evaluation: Evaluation) -> list[str]:
     ]
     if evaluation.mean_image is None:
         found.append("This prior has no mean training image: synthetic images stand without that baseline.")
+    left_out = [f"{name} ({why})" for name, why in evaluation.left_out.items()]
+    if left_out:
+        found.append(f"Left out: {'; '.join(left_out)}.")
     return found
 
 
@@ -116,52 +127,68 @@ def section_text(section: Section) -> str:
     return "\n\n".join([f"## {section.title}", *table, *section.body])
 
 
+def tally(found: Sequence[Section]) -> str:
+    """How many of the things asked hold, in a sentence; empty when nothing was asked."""
+    verdicts = [v for section in found for v in section.verdicts]
+    held, unknown = (sum(v.holds is word for v in verdicts) for word in (True, None))
+    return f"Of {len(verdicts)} things asked {held} hold, {unknown} cannot be said." if verdicts else ""
+
+
+def numbers(evaluation: Evaluation, records: Sequence[Record]) -> list[tuple[str, str]]:
+    """Title and Markdown of the tables of every set of cases, then of the slices that only some methods had."""
+    found = []
+    for cases in evaluation.sets:
+        for slices, part in same_slices([r for r in records if r.cases == cases.name]):
+            title = f"All numbers: {cases.name}" + (f", slices {', '.join(map(str, slices))} only" if slices else "")
+            found.append((title, "\n\n".join([*overviews(part), EXPLANATION, details(part)])))
+    return found
+
+
 def report(evaluation: Evaluation, records: Sequence[Record], found: Sequence[Section]) -> str:
     """The whole document in Markdown."""
-    parts = ["# Evaluation", *FLAGS, *notes(evaluation)]
-    verdicts = [v for section in found for v in section.verdicts]
-    if verdicts:
-        held = sum(v.holds is True for v in verdicts)
-        unknown = sum(v.holds is None for v in verdicts)
-        parts.append(f"Of {len(verdicts)} things asked {held} hold, {unknown} cannot be said.")
-    parts += map(section_text, found)
-    for cases in evaluation.sets:
-        same = [r for r in records if r.cases == cases.name]
-        for slices, part in _by_slices(same):
-            title = f"## All numbers: {cases.name}" + (f", slices {', '.join(map(str, slices))} only" if slices else "")
-            parts += [title, *overviews(part), EXPLANATION, details(part)]
+    parts = ["# Evaluation", *FLAGS, *notes(evaluation), *filter(None, [tally(found)]), *map(section_text, found)]
+    parts += [f"## {title}\n\n{text}" for title, text in numbers(evaluation, records)]
     return "\n\n".join(parts) + "\n"
 
 
-def _by_slices(records: Sequence[Record]) -> list[tuple[tuple[int, ...], list[Record]]]:
-    """All records on all slices (named ()), then all methods on just those slices that some were tried on."""
-    if not records:
-        return []
-    most = max(len(r.slices) for r in records)
-    parts = [((), [r for r in records if len(r.slices) == most])]
-    for slices in sorted({tuple(r.slices) for r in records if len(r.slices) < most}):
-        pairs = {(r.task, r.target) for r in records if tuple(r.slices) == slices}
-        same = [r.on(slices) for r in records if (r.task, r.target) in pairs]
-        parts.append((slices, [r for r in same if r is not None]))
-    return parts
+def publish(
+    evaluation: Evaluation,
+    records: Sequence[Record],
+    report_dir: Path | None = None,
+) -> None:
+    """Print the document and write it with all that belongs to it, see the head of this file.
 
-
-def publish(evaluation: Evaluation, records: Sequence[Record]) -> None:
-    """Print the document; with a folder, write it as ``report.md``, and verdicts, numbers and pictures beside it."""
+    Args:
+        evaluation, records: what was measured; with its ``output_dir`` the whole report is written there.
+        report_dir: where the set that is small enough to commit goes; None: nowhere.
+    """
     results = Results(evaluation, records)
     found = list(sections(results))
     text = report(evaluation, records, found)
     print(text)
     folder = evaluation.output_dir
-    if folder is None:
+    if folder is None and report_dir is None:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.md").write_text(text, encoding="utf-8")
-    write_csv(records, folder / "numbers.csv")
-    draw_pictures(results, folder)
-    if evaluation.unconditional is not None:
-        distances = [distance.to_json() for distance in evaluation.unconditional.distances]
-        (folder / "unconditional.json").write_text(json.dumps(distances, indent=1) + "\n", encoding="utf-8")
-    verdicts = {section.title: [asdict(v) for v in section.verdicts] for section in found}
-    (folder / "verdicts.json").write_text(json.dumps(verdicts, indent=1) + "\n", encoding="utf-8")
-    print(f"report and numbers: {folder}")
+    perception = realism.perception(results)
+    drawings = draw_figures(results, perception)
+    page = Page(
+        "Evaluation of the Any2all prior",
+        " ".join(filter(None, [tally(found), f"Cases: {', '.join(c.name for c in evaluation.sets)}."])),
+        [*FLAGS, *notes(evaluation)],
+        found,
+        drawings,
+        numbers(evaluation, records),
+    ).html()
+    content = document(results, found, drawings, perception)
+    for place, name in ((folder, "report.html"), (report_dir, "index.html")):
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text(page, encoding="utf-8")
+            write_csv(records, place / "numbers.csv")
+            write_json(content, place / "results.json")
+            print(f"report and numbers: {place}")
+    if folder is not None:
+        (folder / "report.md").write_text(text, encoding="utf-8")
+        for drawing in drawings:
+            write_pdf(drawing, folder / "figures")
+        draw_pictures(results, folder)

@@ -66,6 +66,19 @@ class Results:
         return image[list(prediction.slices)]
 
 
+def same_slices(records: Sequence[Record]) -> list[tuple[tuple[int, ...], list[Record]]]:
+    """All records on all slices (named ()), then all methods on just those slices that some were tried on."""
+    if not records:
+        return []
+    most = max(len(r.slices) for r in records)
+    parts = [((), [r for r in records if len(r.slices) == most])]
+    for slices in sorted({tuple(r.slices) for r in records if len(r.slices) < most}):
+        pairs = {(r.task, r.target) for r in records if tuple(r.slices) == slices}
+        same = [r.on(slices) for r in records if (r.task, r.target) in pairs]
+        parts.append((slices, [r for r in same if r is not None]))
+    return parts
+
+
 def difference(a: Record, b: Record, mean: bool = True) -> Interval:
     """PSNR of a minus PSNR of b in dB, of the mean of the samples or of one, on the slices that both have."""
     slices = [z for z in a.slices if z in b.slices]

@@ -17,14 +17,18 @@ from ..stack import Stack
 from .cases import Cases, Kind
 
 Applies = Literal["all", "raw", "images"]
-PEERS = ("zero_filled", "SENSE", "L1_wavelet", "L1_wavelet_real", "TV", "mean_image", "matched_copy")
+SAMPLING_PEERS = ("deepinv_DPS", "deepinv_DiffPIR")
+PEERS = (
+    *("zero_filled", "SENSE", "L1_wavelet", "L1_wavelet_real", "TV", "mean_image", "matched_copy"),
+    *SAMPLING_PEERS,
+)
 
 
 @dataclass(frozen=True)
 class Task:
     """Fill ``targets`` from the images ``given`` and the undersampled k-space of ``raw``; all else is missing.
 
-    ``on``: the kinds of cases it is tried on.
+    ``on``: the kinds of cases it is tried on; ``acceleration``: of its k-space, in place of the simulation's.
     """
 
     name: str
@@ -32,6 +36,7 @@ class Task:
     given: tuple[str, ...] = ()
     raw: tuple[str, ...] = ()
     on: tuple[Kind, ...] = ("rendered",)
+    acceleration: int | None = None
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any], stack: Stack) -> Task:
@@ -41,14 +46,21 @@ class Task:
         for names in parts.values():
             for name in names:
                 stack.index(name)
-        return cls(entry["name"], **parts, on=tuple(entry.get("on", ("rendered",))))
+        on, acceleration = tuple(entry.get("on", ("rendered",))), entry.get("acceleration")
+        return cls(entry["name"], **parts, on=on, acceleration=acceleration)
 
     def suits(self, cases: Cases) -> bool:
         """Whether it is meant for these cases, and they have what it gives and asks."""
         return cases.kind in self.on and set(self.targets + self.given + self.raw) <= set(cases.present)
 
+    def simulation_of(self, simulation: Mapping[str, Any]) -> dict[str, Any]:
+        """The simulation with this task's own acceleration, where it has one."""
+        own = {} if self.acceleration is None else {"acceleration": self.acceleration}
+        return {**simulation, **own}
+
     def acquire(self, cases: Cases, stack: Stack, simulation: Mapping[str, Any]) -> dict[str, Acquisition]:
         """k-space of the raw modalities, simulated on the grid of the truth from unclipped u."""
+        simulation = self.simulation_of(simulation)
         seed = simulation.get("seed", 0)
         return {
             name: simulate_kspace(
@@ -78,6 +90,7 @@ class Method:
         model: weights of another prior than the evaluated one, beside it (``shared.pt``); tried where the file exists.
         steps, samples, eta, eta_convention, gamma, zeta, weights, faithful, consistency, solver: see `samplers`;
             None is the sampler's own default.
+        steps, zeta, weight, lamda: of deepinv's samplers, see `deepinv_peers`; None is deepinv's own default.
         rho: correlation of the noise of neighbouring slices, see `samplers.noise`.
         slices: try on so many of the slices only, from the middle of the set; None: on all.
         tasks: try on the tasks of these names only; None: on all that apply.
@@ -95,6 +108,8 @@ class Method:
     eta_convention: Literal["dds", "ddim"] | None = None
     gamma: float | None = None
     zeta: float | None = None
+    weight: float | None = None
+    lamda: float | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     faithful: bool | None = None
     consistency: Literal["calibrated", "moment"] | None = None
@@ -126,6 +141,13 @@ class Method:
         if cases.kind not in self.on or (self.tasks is not None and task.name not in self.tasks):
             return False
         return self.applies == "all" or (self.applies == "raw") == bool(task.raw)
+
+    @property
+    def draws_samples(self) -> bool:
+        """Whether its images are draws from a posterior, and not one answer."""
+        if self.sampler is None:
+            return self.peer in SAMPLING_PEERS
+        return self.sampler != "mcs" or self.steps != 1
 
     def build_sampler(self, stack: Stack) -> Sampler:
         """The sampler; what is None stays at its default."""
@@ -162,6 +184,15 @@ def _known_keys(kind: type, entry: Mapping[str, Any], key: str) -> None:
             raise Any2allError("unknown key", key=f"{key}.{entry.get('name', '?')}", value=name, allowed=allowed)
     if "name" not in entry:
         raise Any2allError("an entry without a name", key=key, value=dict(entry))
+
+
+def changed(entries: Sequence[Mapping[str, Any]], changes: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Entries with other settings laid over those of some names. Raises Any2allError for a name that no entry has."""
+    known = [entry.get("name") for entry in entries]
+    for name in changes:
+        if name not in known:
+            raise Any2allError("no such entry", key="method_changes", value=name, allowed=known)
+    return [{**entry, **changes.get(entry.get("name"), {})} for entry in entries]
 
 
 def chosen(entries: Sequence[Any], names: str | Sequence[str] | None, key: str) -> list[Any]:

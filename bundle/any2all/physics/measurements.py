@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .operators import Identity, Missing, Operator
 
-Status = Literal["available", "missing", "undersampled"]
+Status = Literal["available", "missing", "undersampled", "degraded"]
 
 # Below this complex std (u units) coil maps, grids and 16-bit images are wrong by more than the noise, and
 # gamma = r^2 / v would exceed what float32 can solve. It also keeps noise-free simulations finite.
@@ -23,9 +23,10 @@ class Channel:
     """y_m = A_m u_m + e_m of one modality, for Z slices.
 
     Attributes:
-        status: available, missing or undersampled.
+        status: available, missing, undersampled (k-space) or degraded (an image of it that A_m made worse).
         operator: A_m.
-        data: y_m, ``(Z, H, W)`` real or ``(Z, C, H, W)`` complex; None when missing.
+        data: y_m, ``(Z, H, W)`` real or ``(Z, C, H, W)`` complex; None when missing. Where A_m couples slices: of the
+            whole volume, ``(1, Z', H', W')``.
         noise_std: sqrt(E|e|^2) of the complex noise, in the units of ``data``'s image.
     """
 
@@ -40,7 +41,9 @@ class Channel:
         return self.noise_std**2 / 2
 
     def select(self, slices: Tensor) -> Channel:
-        """The channel of these slices ``(B,)``."""
+        """The channel of these slices ``(B,)``; one that couples slices stays whole."""
+        if self.operator.couples_slices:
+            return self
         data = None if self.data is None else self.data[slices.to(self.data.device)]
         return dataclasses.replace(self, operator=self.operator.select(slices), data=data)
 
@@ -53,6 +56,11 @@ class Channel:
     def available(image: Tensor, noise_std: float = 0.0) -> Channel:
         """An image that was acquired, ``(Z, H, W)`` in u."""
         return Channel("available", Identity(), image, noise_std)
+
+    @staticmethod
+    def degraded(operator: Operator, image: Tensor, noise_std: float) -> Channel:
+        """An image in u that shows A u, with noise of this std; it counts as complex noise of that std in each part."""
+        return Channel("degraded", operator, image, 2**0.5 * noise_std)
 
     @staticmethod
     def missing() -> Channel:
@@ -70,7 +78,7 @@ class Measurements:
     def in_prior_range(self) -> Measurements:
         """The same measurements of x = 2u - 1 (METHOD §1): y' = 2y - A1, noise doubled, so v = 2 sigma_y^2.
 
-        The noise of undersampled channels is held at or above ``MIN_NOISE_STD``.
+        The noise of measured channels is held at or above ``MIN_NOISE_STD``.
         """
         if self.prior_range:
             return self
@@ -100,9 +108,15 @@ class Measurements:
         return self._indices("undersampled")
 
     @property
+    def measured(self) -> tuple[int, ...]:
+        """Stack indices of all that was measured but is no clean image: undersampled and degraded."""
+        return tuple(m for m, c in enumerate(self.channels) if c.status in ("undersampled", "degraded"))
+
+    @property
     def slices(self) -> int | None:
-        """Z, or None when nothing was measured."""
-        return next((c.data.shape[0] for c in self.channels if c.data is not None), None)
+        """Z, or None when nothing was measured (slices that are coupled are no slices of the stack)."""
+        by_slice = (c for c in self.channels if c.data is not None and not c.operator.couples_slices)
+        return next((c.data.shape[0] for c in by_slice), None)
 
     def _indices(self, status: Status) -> tuple[int, ...]:
         return tuple(m for m, channel in enumerate(self.channels) if channel.status == status)

@@ -17,7 +17,12 @@ from .grids import centre_resize
 
 
 class Operator(ABC):
-    """y = A x for a batch of real slices x ``(B, H, W)``."""
+    """y = A x for a batch of real slices x ``(B, H, W)``.
+
+    Where ``couples_slices``, a batch is one of whole volumes, ``(K, Z, H, W)``, and there is nothing to select.
+    """
+
+    couples_slices = False
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -45,7 +50,7 @@ class Operator(ABC):
 
 
 class Identity(Operator):
-    """A = I: an available image, y = x + e."""
+    """A = I: an available or noisy image, y = x + e."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x itself."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .cg import conjugate_gradient
 from .eigenbasis import RowEigenbasis
+from .image_operators import SeparableBlur, VolumeMap
 from .measurements import Channel
 from .operators import Identity, Missing, MulticoilFourier, Operator
 
@@ -24,13 +25,16 @@ class DataConsistency:
 
     Where A is :class:`MulticoilFourier` with a mask that is 1-D along W, solves are exact through
     :class:`RowEigenbasis`; the bases are made when a slice is first met and kept (all slices share one where they
-    share mask and maps). Everything else goes by conjugate gradients.
+    share mask and maps). The identity and a blur have closed forms. Everything else goes by conjugate gradients.
+    An operator that couples slices knows one "slice", 0, which is its whole volume: images are then (B, Z, H, W).
 
     Args:
         channel: A, y and the noise, in whichever range the images are.
         exact: None chooses as said above; False forces conjugate gradients (the paper's MDS takes 5 iterations).
         iterations, tolerance: limits of the conjugate gradients.
         cache_bytes: how much memory bases of single slices may hold together.
+        slice_correlation: of x0's errors in neighbouring slices, for a :class:`VolumeMap`: what thick slices say of
+            their sum is then shared out smoothly along z.
 
     Raises:
         ValueError: if ``exact`` is asked of an operator that has no row eigenbasis.
@@ -43,9 +47,10 @@ class DataConsistency:
         iterations: int = 50,
         tolerance: float = 1e-4,
         cache_bytes: int = 2 * 2**30,
+        slice_correlation: float = 0.0,
     ) -> None:
         operator = channel.operator
-        possible = isinstance(operator, Identity | Missing) or (
+        possible = isinstance(operator, Identity | Missing | SeparableBlur) or (
             isinstance(operator, MulticoilFourier) and operator.is_phase_encoded_along_w
         )
         if exact and not possible:
@@ -53,6 +58,9 @@ class DataConsistency:
         self.channel = channel
         self.exact = possible if exact is None else exact
         self.iterations, self.tolerance, self.cache_bytes = iterations, tolerance, cache_bytes
+        self._factor = None
+        if slice_correlation > 0 and isinstance(operator, VolumeMap):
+            self._factor = _correlation_factor(operator.image_shape[0], slice_correlation)
         self._bases: OrderedDict[int, RowEigenbasis] = OrderedDict()
         self._backprojection = None if channel.data is None else _backproject(channel)
 
@@ -70,7 +78,9 @@ class DataConsistency:
         if self._backprojection is None:
             return x0
         slices, gamma = self._prepare(x0, gamma, slices)
-        rhs = x0 + gamma[:, None, None] * self._backprojection[slices]
+        if self._factor is not None:
+            return self._correlated(x0, _like(gamma, x0))
+        rhs = x0 + _like(gamma, x0) * self._backprojection[slices]
         return self._solve(rhs, gamma, slices, x0, self.iterations, self.tolerance)
 
     def apply_inverse(self, q: Tensor, prior_variance: float | Tensor, slices: Tensor | None = None) -> Tensor:
@@ -93,7 +103,7 @@ class DataConsistency:
         rhs = operator.adjoint(q)
         slices, gamma = self._prepare(rhs, prior_variance, slices)
         gamma = gamma / variance
-        image = self._solve(gamma[:, None, None] * rhs, gamma, slices, None, _INNER_ITERATIONS, _INNER_TOLERANCE)
+        image = self._solve(_like(gamma, rhs) * rhs, gamma, slices, None, _INNER_ITERATIONS, _INNER_TOLERANCE)
         return (q - operator.forward(image)) / variance
 
     def _prepare(self, image: Tensor, gamma: float | Tensor, slices: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -101,6 +111,17 @@ class DataConsistency:
         slices = torch.arange(batch) if slices is None else slices
         gamma = torch.as_tensor(gamma, dtype=image.dtype, device=image.device).expand(batch)
         return slices.to(image.device), gamma
+
+    def _correlated(self, x0: Tensor, gamma: Tensor) -> Tensor:
+        """The same with 1/2 ||x - x0||^2 in the metric R^-1, R = L L^T along z: x = x0 + L e, and e by CG."""
+        operator, factor = self.channel.operator, self._factor.to(x0)
+
+        def system(e: Tensor) -> Tensor:
+            return e + gamma * _along_z(factor.mT, operator.normal(_along_z(factor, e)))
+
+        residual = self.channel.data - operator.forward(x0)
+        rhs = gamma * _along_z(factor.mT, operator.adjoint(residual))
+        return x0 + _along_z(factor, conjugate_gradient(system, rhs, None, self.iterations, self.tolerance))
 
     def _solve(
         self, rhs: Tensor, gamma: Tensor, slices: Tensor, start: Tensor | None, iterations: int, tolerance: float
@@ -110,12 +131,14 @@ class DataConsistency:
         if isinstance(operator, Missing):
             return rhs
         if self.exact and isinstance(operator, Identity):
-            return rhs / (1 + gamma[:, None, None])
+            return rhs / (1 + _like(gamma, rhs))
+        if self.exact and isinstance(operator, SeparableBlur):
+            return operator.shifted_inverse(rhs, gamma)
         if self.exact:
             return self._solve_rows(rhs, gamma, slices)
         chosen = operator.select(slices)
         return conjugate_gradient(
-            lambda x: x + gamma[:, None, None] * chosen.normal(x),
+            lambda x: x + _like(gamma, x) * chosen.normal(x),
             rhs,
             start,
             iterations,
@@ -140,6 +163,22 @@ class DataConsistency:
                 self._bases.popitem(last=False)
         self._bases.move_to_end(index)
         return self._bases[index]
+
+
+def _correlation_factor(slices: int, correlation: float) -> Tensor:
+    """L with (L L^T)_ij = correlation^|i - j|, (Z, Z) float64."""
+    index = torch.arange(slices, dtype=torch.float64)
+    return torch.linalg.cholesky(correlation ** (index[:, None] - index).abs())
+
+
+def _along_z(matrix: Tensor, x: Tensor) -> Tensor:
+    """A matrix over the slices of (K, Z, H, W)."""
+    return torch.einsum("az,kzhw->kahw", matrix, x)
+
+
+def _like(scalar: Tensor, tensor: Tensor) -> Tensor:
+    """A number per sample, shaped to multiply a tensor."""
+    return scalar.reshape(-1, *[1] * (tensor.ndim - 1))
 
 
 def _backproject(channel: Channel) -> Tensor:

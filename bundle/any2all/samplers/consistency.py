@@ -1,4 +1,4 @@
-r"""The two data-consistency steps of MCS (METHOD §3): from x0_hat and measured k-space to x0'.
+r"""The two data-consistency steps of MCS (METHOD §3): from x0_hat and what was measured, slice by slice, to x0'.
 
 Notation
     ==========  ===================================================================
@@ -39,7 +39,7 @@ def cg_iterations(k: int, k_next: int, schedule: Schedule) -> int:
 
 
 def prior_variances(prior: Prior, k: int, rows: Rows) -> dict[int, float]:
-    """r_k² of every undersampled channel, its companions being the given images."""
+    """r_k² of every measured channel, its companions being the given images."""
     companions = frozenset(rows.measurements.available)
     return {m: prior.error_variance(m, companions, k) for m in rows.consistency}
 
@@ -58,7 +58,7 @@ def calibrated_step(prior: Prior, x: Tensor, levels: Tensor, k: int, rows: Rows)
 def moment_step(
     prior: Prior, x: Tensor, levels: Tensor, k: int, sampled: tuple[int, ...], rows: Rows, iterations: int
 ) -> Tensor:
-    """x0' (B, M, H, W) with the prior's own covariance; missing channels learn from the k-space as well.
+    """x0' (B, M, H, W) with the prior's own covariance; missing channels learn from the measured data as well.
 
     Few conjugate-gradient iterations (`cg_iterations`), preconditioned with the system in which C = r_k² I. C is
     linear, so C A^H w is summed from the products C A^H p that the iterations need anyway: one vector–Jacobian product

@@ -11,11 +11,12 @@ Notation
 Each step:
 
     1.  x0_hat = E[x_0 | x_k of the sampled channels, given images clean]
-    2.  undersampled channels: x0' from the measured k-space, ``calibrated`` or ``moment`` (see `consistency`)
+    2.  measured channels: x0' from k-space or a degraded image, ``calibrated`` or ``moment`` (see `consistency`);
+        channels that couple slices: ``calibrated``, whole volumes between the halves of a step (`VolumeSampler`)
     3.  x0' = clamp(x0'),  eps_hat = (x_k - sqrt(abar_k) x0') / sqrt(1 - abar_k)
     4.  x_{k'} = sqrt(abar_{k'}) x0' + sqrt(1 - abar_{k'} - η² β̃²) eps_hat + η β̃ z
 
-Where raw data and missing images meet, the stack is sampled twice (`refill`): p(missing, measured | y) =
+Where measured and missing images meet, the stack is sampled twice (`refill`): p(missing, measured | y) =
 p(measured | y) p(missing | measured), since y says nothing more of the missing images once the measured ones are known.
 So what was reconstructed is then given to the network clean, like any given image, and the missing channels start anew.
 
@@ -33,7 +34,8 @@ from torch import Tensor
 
 from ..diffusion.prior import Prior
 from ..diffusion.schedule import Schedule, log_snr_levels, uniform_pairs
-from .base import Estimates, Pair, Problem, Progress, Rows, Sampler
+from ..physics.measurements import Measurements
+from .base import Estimates, Pair, Problem, Progress, Rows, VolumeSampler
 from .consistency import calibrated_step, cg_iterations, moment_step
 from .noise import VolumeNoise
 from .updates import beta_tilde, ddim_update, dpm_solver_update, half_log_snr, noise_estimate
@@ -44,7 +46,7 @@ MOMENT_MAX_SIGMA2 = 10.0
 
 
 @dataclass
-class MCS(Sampler):
+class MCS(VolumeSampler):
     """See the module.
 
     Args:
@@ -113,25 +115,38 @@ class MCS(Sampler):
             x[k] = super().sample(prior, given, own, 1, batch_size, device, report(before), cancelled)[0]
         return x
 
-    def step(self, prior: Prior, x: Tensor, k: int, k_next: int, rows: Rows) -> Tensor:
-        abar, abar_next = prior.schedule.at(k), prior.schedule.at(k_next)
+    def estimate(self, prior: Prior, x: Tensor, k: int, k_next: int, rows: Rows) -> Tensor:
+        """Steps 1 and 2. The last step is always ``calibrated``: it leaves exactly what prior and data say."""
         sampled = self._sampled(prior.channels, rows)
         levels = self._levels(x, k, sampled)
-        x0 = self._consistent(prior, x, levels, k, k_next, sampled, rows)
+        if not rows.consistency:
+            with torch.no_grad():
+                return prior.x0_hat(x, levels)
+        if self._takes_moments(k, k_next, prior.schedule):
+            return moment_step(prior, x, levels, k, sampled, rows, cg_iterations(k, k_next, prior.schedule))
+        return calibrated_step(prior, x, levels, k, rows)
+
+    def data_weight(self, prior: Prior, m: int, k: int, measurements: Measurements) -> float:
+        companions = frozenset(measurements.available)
+        return prior.error_variance(m, companions, k) / measurements.channels[m].variance
+
+    @torch.no_grad()
+    def update(self, schedule: Schedule, x: Tensor, x0: Tensor, k: int, k_next: int, rows: Rows) -> Tensor:
+        """Steps 3 and 4."""
+        abar, abar_next, x0 = schedule.at(k), schedule.at(k_next), rows.joined(x0)
         if self.clamp:
             x0 = x0.clamp(-1, 1)
-        with torch.no_grad():
-            if k_next == 0:
-                return rows.clean(x0)
-            if self.solver == "dpm":
-                rows.past[:] = [*rows.past[-1:], (k, x0)]
-                x_next = dpm_solver_update(x, _extrapolated(rows.past, k_next, prior.schedule), abar, abar_next)
-            else:
-                spread = self.eta * beta_tilde(abar, abar_next, "ddim")
-                x_next = ddim_update(x0, noise_estimate(x, x0, abar), rows.noise(), abar_next, spread)
-            for m in self.idle:
-                x_next[:, m] = x[:, m]
-            return rows.clean(x_next)
+        if k_next == 0:
+            return rows.clean(x0)
+        if self.solver == "dpm":
+            rows.past[:] = [*rows.past[-1:], (k, x0)]
+            x_next = dpm_solver_update(x, _extrapolated(rows.past, k_next, schedule), abar, abar_next)
+        else:
+            spread = self.eta * beta_tilde(abar, abar_next, "ddim")
+            x_next = ddim_update(x0, noise_estimate(x, x0, abar), rows.noise(), abar_next, spread)
+        for m in self.idle:
+            x_next[:, m] = x[:, m]
+        return rows.clean(x_next)
 
     def _sampled(self, channels: int, rows: Rows) -> tuple[int, ...]:
         """The channels that share level k: neither given nor idle."""
@@ -142,18 +157,6 @@ class MCS(Sampler):
         levels[:, list(sampled)] = k
         levels[:, list(self.idle)] = 1000
         return levels
-
-    def _consistent(
-        self, prior: Prior, x: Tensor, levels: Tensor, k: int, k_next: int, sampled: tuple[int, ...], rows: Rows
-    ) -> Tensor:
-        """Steps 1 and 2. The last step is always ``calibrated``: it leaves exactly what prior and data say."""
-        if not rows.consistency:
-            with torch.no_grad():
-                return prior.x0_hat(x, levels)
-        if self._takes_moments(k, k_next, prior.schedule):
-            iterations = cg_iterations(k, k_next, prior.schedule)
-            return moment_step(prior, x, levels, k, sampled, rows, iterations)
-        return calibrated_step(prior, x, levels, k, rows)
 
     def _takes_moments(self, k: int, k_next: int, schedule: Schedule) -> bool:
         return self.consistency == "moment" and k_next > 0 and schedule.sigma2(k) <= MOMENT_MAX_SIGMA2

@@ -13,9 +13,11 @@ Each step (inferred, after DDS):
 
     1.  x0_hat = clamp(E[x_0 | x_k]),  eps_hat = (x_k - sqrt(abar_k) x0_hat) / sqrt(1 - abar_k)
     2.  available:     x0' = 2 y - 1
-        undersampled:  x0' = argmin_x γ/2 ||y' - A x||² + 1/2 ||x - x0_hat||²
+        measured:      x0' = argmin_x γ/2 ||y' - A x||² + 1/2 ||x - x0_hat||²
         missing:       x0' = x0_hat
     3.  x_{k'} = sqrt(abar_{k'}) x0' + sqrt(1 - abar_{k'} - η² β̃²) eps_hat + η β̃ z
+
+Step 2 of a channel that couples slices is solved between the halves of a step (`VolumeSampler`).
 
 ``faithful`` neither clamps nor re-derives eps_hat and solves step 2 by five conjugate-gradient iterations, as DDS does.
 """
@@ -30,15 +32,15 @@ from torch import Tensor
 from ..diffusion.prior import Prior
 from ..diffusion.schedule import Schedule, uniform_pairs
 from ..physics.cg import conjugate_gradient
-from ..physics.measurements import Channel
-from .base import Pair, Rows, Sampler, all_at
+from ..physics.measurements import Channel, Measurements
+from .base import Pair, Rows, VolumeSampler, all_at
 from .updates import EtaConvention, beta_tilde, ddim_update, noise_estimate
 
 FAITHFUL_CG_ITERATIONS = 5
 
 
 @dataclass
-class MDS(Sampler):
+class MDS(VolumeSampler):
     """See the module. ``clamp`` is off for analytic priors whose images are not confined to [-1, 1]."""
 
     steps: int = 150
@@ -53,11 +55,16 @@ class MDS(Sampler):
         return uniform_pairs(self.steps, schedule.steps)
 
     @torch.no_grad()
-    def step(self, prior: Prior, x: Tensor, k: int, k_next: int, rows: Rows) -> Tensor:
-        abar, abar_next = prior.schedule.at(k), prior.schedule.at(k_next)
+    def estimate(self, prior: Prior, x: Tensor, k: int, k_next: int, rows: Rows) -> Tensor:
         x0_hat = prior.x0_hat(x, all_at(k, x))
-        if self.clamp and not self.faithful:
-            x0_hat = x0_hat.clamp(-1, 1)
+        return x0_hat.clamp(-1, 1) if self.clamp and not self.faithful else x0_hat
+
+    def data_weight(self, prior: Prior, m: int, k: int, measurements: Measurements) -> float:
+        return self.gamma
+
+    @torch.no_grad()
+    def update(self, schedule: Schedule, x: Tensor, x0_hat: Tensor, k: int, k_next: int, rows: Rows) -> Tensor:
+        abar, abar_next = schedule.at(k), schedule.at(k_next)
         eps_hat = noise_estimate(x, x0_hat, abar)
         x0 = self.data_consistency(x0_hat, rows)
         if k_next == 0:
@@ -67,7 +74,7 @@ class MDS(Sampler):
 
     def data_consistency(self, x0_hat: Tensor, rows: Rows) -> Tensor:
         """Step 2 for all channels (B, M, H, W)."""
-        x0 = rows.clean(x0_hat)
+        x0 = rows.joined(rows.clean(x0_hat))
         for m, solver in rows.consistency.items():
             if self.faithful:
                 x0[:, m] = self._few_iterations(x0_hat[:, m], rows.measurements.channels[m])

@@ -33,7 +33,7 @@ from .updates import ancestral_update
 
 @dataclass
 class MPS(Sampler):
-    """See the module. ``weights`` by channel index; default: 1 for raw data, 1 / (given images) for an image."""
+    """See the module. ``weights`` by channel index; default: 1 for measured data, 1 / (given images) for an image."""
 
     steps: int = 1000
     zeta: float = 1.0
@@ -63,7 +63,7 @@ class MPS(Sampler):
     def misfit(self, x0_hat: Tensor, measurements: Measurements) -> Tensor:
         """Σ_m w_m ||y'_m - A_m x0_hat_m|| for each slice → (B,)."""
         total = x0_hat.new_zeros(len(x0_hat))
-        for m in (*measurements.available, *measurements.undersampled):
+        for m in (*measurements.available, *measurements.measured):
             channel = measurements.channels[m]
             residual = (channel.data - channel.operator.forward(x0_hat[:, m])).flatten(1)
             squared = torch.view_as_real(residual).square().flatten(1) if residual.is_complex() else residual.square()

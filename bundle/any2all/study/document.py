@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..errors import Any2allError
 from ..stack import Stack
 
-Status = Literal["available", "undersampled", "missing"]
-RESERVED_STATUSES = ("noisy", "lowres")
+DegradedStatus = Literal["noisy", "blurred", "lowres"]
+Status = Literal["available", "undersampled", "noisy", "blurred", "lowres", "missing"]
+IMAGE_STATUSES = ("available", "noisy", "blurred", "lowres", "missing")  # of a modality that is never raw data
+Millimetres = Annotated[float, Field(gt=0, le=100)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 
@@ -47,9 +50,22 @@ class ModalityDocument(_Document):
         description="where radial or spiral kspace was sampled, when its file does not say: (spokes, samples, "
         "2) in cycles per field of view along (H, W)",
     )
-    noise_std: float | None = Field(None, gt=0, description="complex noise std of kspace in the file's units")
-    voxel_size_mm: Annotated[list[Annotated[float, Field(gt=0, le=100)]], Field(min_length=3, max_length=3)] | None = (
-        Field(None, description="(H, W, slice) of kspace that carries no geometry")
+    noise_std: float | None = Field(
+        None,
+        gt=0,
+        description="noise std in the file's units: complex of kspace, real of a noisy, blurred or lowres image; "
+        "default: estimated",
+    )
+    psf_fwhm_mm: Millimetres | Annotated[list[Millimetres], Field(min_length=3, max_length=3)] | None = Field(
+        None,
+        description="width of a blurred image's point-spread function at half maximum: one number, or three along "
+        "left-right, anterior-posterior, superior-inferior",
+    )
+    slice_profile: Literal["box", "gaussian"] | None = Field(
+        None, description="of a lowres image's slices, as wide as they are apart; default: box"
+    )
+    voxel_size_mm: Annotated[list[Millimetres], Field(min_length=3, max_length=3)] | None = Field(
+        None, description="(H, W, slice) of kspace that carries no geometry"
     )
     geometry: Literal["header", "reference"] | None = Field(
         None,
@@ -100,7 +116,7 @@ def study_json_schema(stack: Stack) -> dict[str, Any]:
     names = list(stack.names)
     properties, definitions = schema["properties"], schema["$defs"]
     never_raw = copy.deepcopy(definitions["ModalityDocument"])
-    never_raw["properties"]["status"]["enum"] = ["available", "missing"]
+    never_raw["properties"]["status"]["enum"] = list(IMAGE_STATUSES)
     definitions["ImageOnlyModalityDocument"] = never_raw
     which = {n: "ModalityDocument" if stack[n].raw_data else "ImageOnlyModalityDocument" for n in names}
     properties["modalities"]["properties"] = {n: {"$ref": f"#/$defs/{d}"} for n, d in which.items()}
@@ -124,9 +140,9 @@ def validated(document: Any) -> StudyDocument:
 def _in_words(error: ValidationError) -> Any2allError:
     """The first of pydantic's complaints as one sentence; what is allowed is read from the schema."""
     first, more = error.errors(include_url=False)[0], error.error_count() - 1
-    path, kind, value = [str(part) for part in first["loc"]], first["type"], first["input"]
+    schema = _schema()
+    path, kind, value = _study_path(schema, first["loc"]), first["type"], first["input"]
     hint = f"{more} more problem{'s' * (more > 1)} in this study" if more else None
-    schema = StudyDocument.model_json_schema()
     if kind == "extra_forbidden":
         return Any2allError(
             "unknown key",
@@ -137,12 +153,27 @@ def _in_words(error: ValidationError) -> Any2allError:
         )
     if kind == "missing":
         return Any2allError("this key is required", key=".".join(path), allowed=_allowed(_at(schema, path)), hint=hint)
-    message = "this value cannot be used"
-    if path[-1] == "status" and value in RESERVED_STATUSES:
-        message = "this status is reserved for a later version"
     return Any2allError(
-        message, key=".".join(path), value=_short(value), allowed=_allowed(_at(schema, path)), hint=hint
+        "this value cannot be used",
+        key=".".join(path),
+        value=_short(value),
+        allowed=_allowed(_at(schema, path)),
+        hint=hint,
     )
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return StudyDocument.model_json_schema()
+
+
+def _study_path(schema: dict[str, Any], location: tuple[str | int, ...]) -> list[str]:
+    """The study's own keys of pydantic's location, which goes on with other names where several kinds may stand."""
+    path = [str(part) for part in location]
+    for length in range(1, len(path)):
+        if "anyOf" in _at(schema, path[:length]):
+            return path[:length]
+    return path
 
 
 def _short(value: Any) -> Any:
@@ -163,7 +194,8 @@ def _at(root: dict[str, Any], path: list[str]) -> dict[str, Any]:
 
 
 def _resolved(root: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
-    node = next((choice for choice in node.get("anyOf", []) if choice.get("type") != "null"), node)
+    choices = [choice for choice in node.get("anyOf", []) if choice.get("type") != "null"]
+    node = choices[0] if len(choices) == 1 else node
     return root["$defs"][node["$ref"].rsplit("/", 1)[-1]] if "$ref" in node else node
 
 
@@ -172,6 +204,8 @@ def _allowed(node: dict[str, Any]) -> Any:
     choices = node.get("enum") or ([node["const"]] if "const" in node else None)
     if choices:
         return choices
+    if "anyOf" in node:
+        return ", or ".join(_allowed(choice) for choice in node["anyOf"] if choice.get("type") != "null")
     if "RLAPSI" in node.get("pattern", ""):
         return "three of the letters R, L, A, P, S, I, such as SPL"
     if "pattern" in node:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..errors import Any2allError
@@ -53,11 +53,13 @@ def resolve_sampler(spec: StudySpec, noise_levels: Literal["shared", "per_modali
     ``fast`` is one pass and one sample where a given image says it all: the posterior mean (METHOD section 3).
 
     Raises:
-        Any2allError: mcs on a ``shared`` prior, mcs with too few steps for raw data, several samples of one pass,
-            cdm where anything is undersampled or nothing is given.
+        Any2allError: mcs on a ``shared`` prior, mcs with too few steps for measured data, mps where slices are coupled,
+            several samples of one pass, cdm where anything but clean images is given.
     """
-    settings = preset_settings(spec.preset, bool(spec.available) and not spec.undersampled, spec.sampler)
+    settings = preset_settings(spec.preset, bool(spec.available) and not spec.measured, spec.sampler)
     _check_sampler(settings, spec, noise_levels)
+    if spec.coupled and spec.coupled == spec.measured:  # moment matching is slice by slice
+        settings = replace(settings, consistency="calibrated")
     return settings
 
 
@@ -93,6 +95,11 @@ def ignored_keys(spec: StudySpec, settings: SamplerSettings) -> tuple[str, ...]:
     return tuple(k for k in spec.document.get("sampler", {}) if k in special - USED_BY[settings.name])
 
 
+def _measured(spec: StudySpec) -> str:
+    """Such as "T2FLAIR is undersampled and PET is noisy"."""
+    return " and ".join(f"{name} is {spec.modalities[name].status}" for name in spec.measured)
+
+
 def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
 
@@ -107,10 +114,18 @@ def _check_sampler(settings: SamplerSettings, spec: StudySpec, noise_levels: str
         )
     if settings.name == "cdm":
         _check_cdm(spec)
-    least = MCS_LEAST_STEPS_WITH_RAW_DATA
-    if settings.name == "mcs" and spec.undersampled and settings.steps < least:
+    if settings.name == "mps" and spec.coupled:
+        name = spec.coupled[0]
         raise Any2allError(
-            f"mcs needs at least {least} steps where {', '.join(spec.undersampled)} is undersampled",
+            f"mps works slice by slice, and {name} is {spec.modalities[name].status}: its data couples slices",
+            key="sampler.name",
+            value="mps",
+            allowed=("mcs", "mds"),
+        )
+    least = MCS_LEAST_STEPS_WITH_RAW_DATA
+    if settings.name == "mcs" and spec.measured and settings.steps < least:
+        raise Any2allError(
+            f"mcs needs at least {least} steps where {_measured(spec)}",
             key="sampler.steps",
             value=settings.steps,
             allowed=f"{least} to 1000",
@@ -126,15 +141,15 @@ def _check_sampler(settings: SamplerSettings, spec: StudySpec, noise_levels: str
 
 
 def _check_cdm(spec: StudySpec) -> None:
-    """CDM translates images into images: raw data it cannot read, and from nothing it makes nothing."""
-    if spec.undersampled:
-        name = spec.undersampled[0]
+    """CDM translates clean images: what was measured otherwise it cannot use, and from nothing it makes nothing."""
+    if spec.measured:
+        name = spec.measured[0]
         raise Any2allError(
-            f"cdm translates images, and {name} is undersampled",
+            f"cdm translates clean images, and {_measured(spec)}",
             key=f"modalities.{name}.status",
-            value="undersampled",
+            value=spec.modalities[name].status,
             allowed=("available", "missing"),
-            hint="mcs and mds reconstruct raw data",
+            hint="mcs and mds take what was measured",
         )
     if not spec.available:
         raise Any2allError(

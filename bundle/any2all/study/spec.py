@@ -14,11 +14,18 @@ from pydantic import BaseModel
 
 from ..errors import Any2allError
 from ..stack import Stack
-from .document import ModalityDocument, SamplerDocument, Simulation, Status, validated
+from .document import IMAGE_STATUSES, ModalityDocument, SamplerDocument, Simulation, Status, validated
 
 KSPACE_SUFFIXES = (".h5", ".npy", ".npz", ".mrd", ".cfl")
 FILE_KEYS = ("file", "kspace", "coil_maps", "trajectory")
 BART_HEADER = ".hdr"  # lies beside its .cfl; a study names either
+COUPLES_SLICES = ("blurred", "lowres")  # what one voxel of these says concerns several slices of the prior
+DEGRADED = ("noisy", *COUPLES_SLICES)
+KEYS_OF_DEGRADED = {  # status: keys it needs, keys it takes beside them
+    "noisy": ({"file"}, {"noise_std"}),
+    "blurred": ({"file", "psf_fwhm_mm"}, {"noise_std"}),
+    "lowres": ({"file"}, {"noise_std", "slice_profile"}),
+}
 Purpose = Literal["inference", "generate"]
 
 
@@ -37,6 +44,8 @@ class ModalitySpec:
     simulate: Simulation | None = None
     geometry: Literal["header", "reference"] = "header"
     orientation: str | None = None
+    psf_fwhm_mm: tuple[float, float, float] | None = None
+    slice_profile: Literal["box", "gaussian"] = "box"
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -72,6 +81,21 @@ class StudySpec:
     @property
     def undersampled(self) -> tuple[str, ...]:
         return self.named("undersampled")
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """Noisy, blurred and lowres images, in stack order."""
+        return tuple(name for name, spec in self.modalities.items() if spec.status in DEGRADED)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """What was measured but is no clean image: raw data and degraded images, in stack order."""
+        return tuple(name for name in self.modalities if name in (*self.undersampled, *self.degraded))
+
+    @property
+    def coupled(self) -> tuple[str, ...]:
+        """Of these the ones whose data couples the prior's slices, in stack order."""
+        return tuple(name for name in self.degraded if self.modalities[name].status in COUPLES_SLICES)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -173,7 +197,8 @@ def _modality(name: str, document: ModalityDocument | None, raw_data: bool, fold
             raise Any2allError("unknown raw data format", key=f"{key}.{which}", value=value, allowed=taken)
     for which in ("kspace", "coil_maps", "trajectory"):
         path[which] = _of_pair(path[which], f"{key}.{which}")
-    voxels = document.voxel_size_mm
+    voxels, psf = document.voxel_size_mm, document.psf_fwhm_mm
+    widths = [psf] * 3 if isinstance(psf, int | float) else psf
     return ModalitySpec(
         name,
         document.status,
@@ -182,6 +207,8 @@ def _modality(name: str, document: ModalityDocument | None, raw_data: bool, fold
         simulate=document.simulate,
         geometry=document.geometry or "header",
         orientation=_checked_orientation(document.orientation, f"{key}.orientation"),
+        psf_fwhm_mm=(widths[0], widths[1], widths[2]) if widths else None,
+        slice_profile=document.slice_profile or "box",
         **path,
     )
 
@@ -194,7 +221,7 @@ def _check_keys(document: ModalityDocument, key: str, raw_data: bool) -> None:
             "this modality is never measured as raw data",
             key=f"{key}.status",
             value="undersampled",
-            allowed=("available", "missing"),
+            allowed=IMAGE_STATUSES,
         )
     if document.status == "undersampled":
         if given & {"kspace"} and given & {"file", "simulate"} or not given & {"kspace", "file"}:
@@ -207,6 +234,9 @@ def _check_keys(document: ModalityDocument, key: str, raw_data: bool) -> None:
         needed = {"kspace"} if "kspace" in given else {"file", "simulate"}
         beside = {"coil_maps", "trajectory", "noise_std", "voxel_size_mm", "geometry", "orientation"}
         taken = needed | beside if "kspace" in given else needed
+    elif document.status in DEGRADED:
+        needed, beside = KEYS_OF_DEGRADED[document.status]
+        taken = needed | beside
     else:
         needed = taken = {"file"} if document.status == "available" else set()
     for lacking in sorted(needed - given):
@@ -273,7 +303,7 @@ def _check_purpose(modalities: dict[str, ModalitySpec], purpose: Purpose, sample
     given = [m.name for m in modalities.values() if m.status != "missing"]
     if purpose == "inference" and not given:
         raise Any2allError(
-            "no modality is available or undersampled",
+            "every modality is missing",
             key="modalities",
             allowed="at least one",
             hint="whole stacks without any data come from generate",
@@ -296,8 +326,12 @@ def _check_purpose(modalities: dict[str, ModalitySpec], purpose: Purpose, sample
 
 
 def _reference(name: str | None, modalities: dict[str, ModalitySpec], stack: Stack) -> str | None:
-    """The modality whose grid the results lie on: the first available one, else the first undersampled one."""
-    candidates = [n for s in ("available", "undersampled") for n, m in modalities.items() if m.status == s]
+    """The modality whose grid the results lie on: the first available one, else the first measured one.
+
+    A lowres image comes last: the others show the slices that its own grid lacks.
+    """
+    order = ("available", "undersampled", *DEGRADED)
+    candidates = [n for s in order for n, m in modalities.items() if m.status == s]
     if name is None:
         return candidates[0] if candidates else None
     _known(name, stack, "reference")

@@ -1,0 +1,121 @@
+"""From a configuration's methods to peers that are ready to predict; what is not there is left out, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..diffusion.prior import NetworkPrior, load_prior
+from ..errors import Any2allError
+from . import deepinv_import
+from .baselines import MEAN_IMAGE
+from .deepinv_peers import DeepinvDiffPIR, DeepinvDPS
+from .peers import MatchedCopy, MeanImage, Peer, SampledPeer, tuned_reconstructions
+from .tasks import Method
+
+
+class LeftOutError(Any2allError):
+    """Something that a method needs is not there, which is no one's fault: the evaluation goes on without it."""
+
+
+@dataclass
+class Roster:
+    """Makes the peers of methods.
+
+    Args:
+        prior: the prior that is evaluated.
+        models: folder of other priors that methods name; None: there are none.
+        mean_image: (M, H, W) in u, the baseline of synthetic images.
+        training: gives training slices (N, M, H, W) in u, when a peer has to be fitted.
+        batch_size: rows (slice of a sample) that the network sees at once.
+    """
+
+    prior: NetworkPrior
+    models: Path | None = None
+    mean_image: np.ndarray | None = None
+    training: Callable[[], Tensor] | None = None
+    batch_size: int = 24
+
+    def __post_init__(self) -> None:
+        self._others: dict[str, NetworkPrior] = {}
+
+    def peer(self, method: Method, kind: str) -> Peer:
+        """The method, ready to predict cases of a kind.
+
+        Raises LeftOutError where what it needs is not there, Any2allError where it cannot be used.
+        """
+        if method.sampler is not None:
+            sampler = method.build_sampler(self.prior.stack)
+            return SampledPeer(method.name, self.prior_of(method), sampler, self.batch_size, method.rho)
+        builders: dict[str, Callable[[Method], Peer]] = {
+            MEAN_IMAGE: self._mean_image,
+            MatchedCopy.name: lambda _: self._matched_copy,
+            DeepinvDPS.name: self._dps,
+            DeepinvDiffPIR.name: self._diffpir,
+        }
+        if method.peer in builders:
+            return builders[method.peer](method)
+        return tuned_reconstructions("real" if kind == "real" else "rendered")[method.peer]
+
+    def prior_of(self, method: Method) -> NetworkPrior:
+        """The prior that a method samples from."""
+        return self.prior if method.model is None else self.other(method.model)
+
+    def other(self, name: str) -> NetworkPrior:
+        """Another prior beside the evaluated one, such as ``shared.pt``."""
+        if name not in self._others:
+            other = None if self.models is None else prior_beside(self.prior, self.models / name)
+            if other is None:
+                raise LeftOutError(f"{name} is not beside the evaluated prior", key="method_list.model", value=name)
+            self._others[name] = other
+        return self._others[name]
+
+    def _mean_image(self, method: Method) -> Peer:
+        if self.mean_image is None:
+            raise LeftOutError("this prior has no mean training image", key=f"method_list.{method.name}")
+        return MeanImage(self.mean_image, self.prior.stack)
+
+    @cached_property
+    def _matched_copy(self) -> MatchedCopy:
+        if self.training is None:
+            raise LeftOutError("there are no training slices to fit it on", key=f"method_list.{MatchedCopy.name}")
+        return MatchedCopy(self.training(), self.prior.stack)
+
+    def _dps(self, method: Method) -> Peer:
+        given = _given(steps=method.steps, weight=method.weight)
+        return replace(DeepinvDPS(self._prior_of_deepinv(method), method.name), **given)
+
+    def _diffpir(self, method: Method) -> Peer:
+        given = _given(steps=method.steps, zeta=method.zeta, lamda=method.lamda)
+        return replace(DeepinvDiffPIR(self._prior_of_deepinv(method), method.name), **given)
+
+    def _prior_of_deepinv(self, method: Method) -> NetworkPrior:
+        try:
+            deepinv_import.import_deepinv()
+        except Any2allError as error:
+            raise LeftOutError(error.message, key=error.key, value=method.peer, hint=error.hint) from error
+        return self.prior_of(method)
+
+
+def prior_beside(prior: NetworkPrior, file: Path) -> NetworkPrior | None:
+    """Another prior to compare with; None where there is no such file.
+
+    Raises Any2allError where its grid or its stack is another.
+    """
+    if not file.is_file():
+        return None
+    other = load_prior(file, prior.device)
+    if other.card.matrix != prior.card.matrix or other.stack != prior.stack:
+        raise Any2allError("this prior has another grid or stack", key="method_list.model", value=file.name)
+    return other
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    """What a configuration says; the rest keeps its default."""
+    return {key: value for key, value in settings.items() if value is not None}
