@@ -86,3 +86,12 @@ def test_the_deployment_templates_name_settings_that_exist():
     known = {f.name for f in fields(Limits)} | {"work_dir", "model_file", "device", "batch_size", "token", "token_file"}
     named = set(re.findall(r"ANY2ALL_([A-Z_]+)\b", text))
     assert named and {name for name in named if name.lower() not in known} == set()
+
+
+def test_cdm_is_the_file_beside_the_prior_where_it_is_there(tmp_path):
+    (tmp_path / "model.pt").touch()
+    assert read({"model_file": tmp_path / "model.pt"}).cdm_file is None
+    (tmp_path / "cdm.pt").touch()
+    assert read({"model_file": tmp_path / "model.pt"}).cdm_file == tmp_path / "cdm.pt"
+    error = refusal({"cdm_file": tmp_path / "other.pt"})
+    assert error.key == "conf.cdm_file" and error.value.endswith("other.pt")

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from any2all.cdm.source import CDMSource
 from lib import worker
 from lib.dispatch import Dispatcher
 from lib.jobs import Job, JobBook
@@ -159,12 +160,12 @@ def test_short_of_memory_the_study_is_filled_with_fewer_slices_at_once(
     monkeypatch.setattr(worker.pipeline, "run_study", short)
     ears = Ears()
     order = {"job": "j", "document": study(steps=1), "folder": str(phantom_files), "output": str(tmp_path / "out")}
-    worker.fill({**order, "batch_size": 12}, tiny_prior, ears, ears)
+    worker.fill({**order, "batch_size": 12}, tiny_prior, CDMSource(), ears, ears)
     assert tried == [12, 6, 3] and ears.heard[-1][0] == "done"
     assert [fields["batch_size"] for event, fields in ears.heard if event == "retry"] == [6, 3]
 
     monkeypatch.setattr(worker.pipeline, "run_study", lambda *a, **k: (_ for _ in ()).throw(error))
-    worker.fill({**order, "batch_size": 2, "output": str(tmp_path / "no")}, tiny_prior, ears, ears)
+    worker.fill({**order, "batch_size": 2, "output": str(tmp_path / "no")}, tiny_prior, CDMSource(), ears, ears)
     event, fields = ears.heard[-1]
     assert (
         event == "failed" and fields["error"]["code"] == "out_of_memory" and "one slice" in fields["error"]["message"]
@@ -175,8 +176,27 @@ def test_an_unexpected_error_is_told_by_its_kind_only(monkeypatch, tiny_prior, t
     monkeypatch.setattr(worker.pipeline, "run_study", lambda *a, **k: 1 / 0)
     monkeypatch.setattr(worker, "parse_study", lambda *a: None)
     ears = Ears()
-    worker.fill({"job": "j", "document": {}, "folder": "", "output": "", "batch_size": 1}, tiny_prior, ears, ears)
+    worker.fill(
+        {"job": "j", "document": {}, "folder": "", "output": "", "batch_size": 1}, tiny_prior, CDMSource(), ears, ears
+    )
     ((event, fields),) = ears.heard
     assert event == "failed" and fields["error"]["code"] == "failed"
     assert "ZeroDivisionError" in fields["error"]["message"] and "division by zero" not in str(fields)
     assert "division by zero" in capsys.readouterr().err
+
+
+def test_cdm_is_loaded_when_a_study_asks_for_it_counts_passes_and_is_timed_in_quiet(
+    tmp_path, tiny_model_file, tiny_cdm_file, phantom_files, monkeypatch
+):
+    monkeypatch.setattr("lib.dispatch.TIME_AGAIN_SECONDS", 0.5)
+    bench = Bench(tmp_path, tiny_model_file, batch_size=2, cdm_file=tiny_cdm_file)
+    try:
+        document = {**study(outputs=("CT",)), "sampler": {"name": "cdm", "samples": 2}}
+        job = bench.run(phantom_files, document)
+        assert job.state == "done", job.error
+        assert (job.step, job.total) == (2 * SLICES, 2 * SLICES)
+        assert {r["name"] for r in job.results} == {"CT.nii.gz", "CT_std.nii.gz"}
+        assert any("cdm's draws" in warning for warning in job.warnings)
+        assert wait_until(lambda: bench.dispatcher.seconds_of_cdm) > 0
+    finally:
+        bench.dispatcher.stop()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..errors import Any2allError
-from .document import SamplerDocument
-from .spec import StudySpec
+from .document import SamplerDocument, Status
+from .spec import COUPLES_SLICES, StudySpec
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,14 @@ def ignored_keys(spec: StudySpec, settings: SamplerSettings) -> tuple[str, ...]:
     """Keys of the study's ``sampler`` that the chosen sampler does not listen to, in the document's order."""
     special = set().union(*USED_BY.values())
     return tuple(k for k in spec.document.get("sampler", {}) if k in special - USED_BY[settings.name])
+
+
+def taken_by(sampler: str) -> tuple[Status, ...]:
+    """The statuses of data that a sampler can be given."""
+    if sampler == "cdm":
+        return ("available",)
+    left_out = ("missing", *(COUPLES_SLICES if sampler == "mps" else ()))
+    return tuple(status for status in get_args(Status) if status not in left_out)
 
 
 def _measured(spec: StudySpec) -> str:
