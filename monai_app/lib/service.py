@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from any2all import __version__
-from any2all.cdm.source import CDMSource
+from any2all.cdm.source import CDMSource, no_cdm
 from any2all.diffusion.prior import load_card
 from any2all.errors import Any2allError
 from any2all.geometry.reading import ITK_SUFFIXES, NIFTI_SUFFIXES
@@ -179,8 +179,8 @@ class Service:
     def checked(self, document: dict[str, Any], folder: Path) -> StudySpec:
         """The study, refused in words for anything that can be known before the device is touched."""
         spec = parse_study(document, self.stack, folder)
-        if resolve_sampler(spec, self.card.noise_levels).name == "cdm":
-            self.cdm.card(self.card)
+        if resolve_sampler(spec, self.card.noise_levels).name == "cdm" and self.cdm_card is None:
+            raise no_cdm()
         check_study(spec, self.settings.limits)
         return spec
 

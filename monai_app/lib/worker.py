@@ -1,5 +1,4 @@
-"""The process that owns the device: it loads the prior once, and CDM when it is needed, and fills study
-after study.
+"""The process that owns the device: it loads the prior once, CDM when it is asked for, and fills study after study.
 
 It is a process of its own because registration and some solves hold Python's lock for seconds, in which a server in
 the same process could answer nobody; and because whatever kills it (the system short of memory, a library's crash)

@@ -40,7 +40,8 @@ class CDMSource:
 
     def card(self, prior: PriorCard) -> CDMCard:
         """What the file says of itself, without loading its networks. Raises Any2allError as `load`."""
-        self._refuse_absence()
+        if not self.present:
+            raise no_cdm()
         card = self._loaded.card if self._loaded is not None else load_card(self.file)
         refuse_other_grid(card, prior)
         return card
@@ -51,22 +52,24 @@ class CDMSource:
         Raises:
             Any2allError: there is no CDM, its files cannot be used, or it was trained on another grid or stack.
         """
-        self._refuse_absence()
+        if not self.present:
+            raise no_cdm()
         if self._loaded is None:
             self._loaded = load_cdm(self.file, self.device, self.autocast)
         refuse_other_grid(self._loaded.card, prior)
         return self._loaded
 
-    def _refuse_absence(self) -> None:
-        if not self.present:
-            raise Any2allError(
-                "there is no trained CDM here",
-                key="sampler.name",
-                value="cdm",
-                allowed=SAMPLERS,
-                hint="put cdm.pt and cdm.json beside the prior, or name the file with cdm_file",
-                code="cdm_unavailable",
-            )
+
+def no_cdm() -> Any2allError:
+    """What a study that asks for CDM is told where there is none."""
+    return Any2allError(
+        "there is no trained CDM here",
+        key="sampler.name",
+        value="cdm",
+        allowed=SAMPLERS,
+        hint="put cdm.pt and cdm.json beside the prior, or name the file with cdm_file",
+        code="cdm_unavailable",
+    )
 
 
 def refuse_other_grid(card: CDMCard, prior: PriorCard) -> None:
