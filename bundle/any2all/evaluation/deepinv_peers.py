@@ -11,6 +11,10 @@ deepinv works on images u in [0, 1] with additive noise, we on x = 2u - 1 noised
     ==============  =========================================================================
 
 Inner products of the planes are the Re <a, b> of our operators, so that the adjoint is Re(A^H y) in both worlds.
+
+The settings of ``evaluate.json`` are the best of a few on subject16 (T2FLAIR from R4+T1 and CT from T1+T2star, PSNR of
+one sample). DPS, one slice, 200 of its 1000 steps: weight 100: 19.9 and 25.3 dB, 1000: 27.0 and 30.7, 3000: 26.7 and
+not tried. DiffPIR, means of two slices: deepinv's own λ = 7, ζ = 0.1: 24.2 and 18.6 dB; λ = 1, ζ = 1: 29.3 and 25.8.
 """
 
 from __future__ import annotations

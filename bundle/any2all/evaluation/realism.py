@@ -95,16 +95,18 @@ def perception(results: Results) -> Perception:
     features = results.evaluation.features
     if features is None:
         return STRUCTURE
-    known: dict[int, float | None] = {}
+    known: dict[tuple[str, ...], float | None] = {}
 
     def of(record: Record) -> float | None:
-        if id(record) not in known:
-            cases = next(c for c in results.evaluation.sets if c.name == record.cases)
+        cases = next(c for c in results.evaluation.sets if c.name == record.cases)
+        if len(record.slices) < len(cases):
+            return None
+        key = (record.cases, record.task, record.target, record.method)
+        if key not in known:
             found = results.prediction(cases, record.task, record.method)
-            whole = found is not None and len(found.slices) == len(cases)
-            distance = realism(results, cases, record.target, found).fid if whole else None
-            known[id(record)] = None if distance is None else distance.value
-        return known[id(record)]
+            distance = None if found is None else realism(results, cases, record.target, found).fid
+            known[key] = None if distance is None else distance.value
+        return known[key]
 
     return Perception(
         "FID of one sample of every slice",

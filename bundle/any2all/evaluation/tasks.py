@@ -168,7 +168,7 @@ class Method:
     def settings(self) -> dict[str, Any]:
         """What its results depend on."""
         left_out = ("tasks", "applies", "on")
-        return {key: value for key, value in asdict(self).items() if key not in left_out}
+        return {k: v for k, v in asdict(self).items() if k not in left_out and v not in (None, {})}
 
     def chosen_slices(self, count: int) -> list[int]:
         """Which of ``count`` slices the method is tried on."""

@@ -49,7 +49,7 @@ def read_cfl(path: Path, key: str) -> np.ndarray:
 
 
 def read_cfl_trajectory(path: Path, key: str) -> np.ndarray:
-    """A trajectory as BART's ``traj`` writes it (kx, ky, kz; samples; spokes): float64 (samples, spokes, 3).
+    """A trajectory as BART's ``traj`` writes it (kx, ky, kz; samples; spokes): float64 (spokes, samples, 3).
 
     BART's unit is cycles per field of view, and kx and ky belong to READ and PHS1 of the image, H and W here.
     """
@@ -61,7 +61,7 @@ def read_cfl_trajectory(path: Path, key: str) -> np.ndarray:
             value=" x ".join(map(str, sizes)).removesuffix(" x 1" * 13),
             allowed="real 3 x samples x spokes, one trajectory for all slices",
         )
-    return array.reshape(sizes[:3], order="F").real.transpose(1, 2, 0).astype(np.float64)
+    return array.reshape(sizes[:3], order="F").real.transpose(2, 1, 0).astype(np.float64)
 
 
 def _loaded(path: Path, key: str) -> tuple[tuple[int, ...], np.ndarray]:

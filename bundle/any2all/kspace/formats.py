@@ -95,6 +95,8 @@ def read_kspace(path: str | Path, key: str = "kspace", trajectory: str | Path | 
             )
         if trajectory is not None:
             contents.arrays["trajectory"] = _read_trajectory(Path(trajectory), _beside(key, "trajectory"))
+            if Path(path).suffix.lower() in BART:  # samples come before spokes there
+                contents.arrays["kspace"] = contents.arrays["kspace"].swapaxes(-2, -1)
         if "trajectory" not in contents.arrays:
             contents = as_slices(contents, key)
     if "trajectory" in contents.arrays:

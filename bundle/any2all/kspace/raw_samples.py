@@ -93,8 +93,7 @@ def _checked_trajectory(trajectory: np.ndarray, key: str) -> tuple[np.ndarray, t
     if not np.isfinite(trajectory).all():
         raise Any2allError("the trajectory holds NaN or infinite values", key=key, allowed="finite numbers")
     points = tuple(n for n in trajectory.shape[:-1] if n > 1)
-    # In the single precision of BART and ISMRMRD, whatever the file: in air the estimated phase hangs on the last
-    # digit.
+    # In the single precision of BART and ISMRMRD, whatever the file, so that all give the same reconstruction.
     flat = trajectory.reshape(-1, trajectory.shape[-1]).astype(np.float32).astype(np.float64)
     if flat.shape[1] == 3 and np.abs(flat[:, 2]).max() > _TOLERANCE:
         raise Any2allError(
