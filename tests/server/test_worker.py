@@ -185,18 +185,16 @@ def test_an_unexpected_error_is_told_by_its_kind_only(monkeypatch, tiny_prior, t
     assert "division by zero" in capsys.readouterr().err
 
 
-def test_cdm_is_loaded_when_a_study_asks_for_it_counts_passes_and_is_timed_in_quiet(
-    tmp_path, tiny_model_file, tiny_cdm_file, phantom_files, monkeypatch
+def test_cdm_is_loaded_by_the_first_study_that_asks_for_it_and_its_passes_are_counted(
+    tiny_prior, tiny_cdm_file, tmp_path, phantom_files
 ):
-    monkeypatch.setattr("lib.dispatch.TIME_AGAIN_SECONDS", 0.5)
-    bench = Bench(tmp_path, tiny_model_file, batch_size=2, cdm_file=tiny_cdm_file)
-    try:
-        document = {**study(outputs=("CT",)), "sampler": {"name": "cdm", "samples": 2}}
-        job = bench.run(phantom_files, document)
-        assert job.state == "done", job.error
-        assert (job.step, job.total) == (2 * SLICES, 2 * SLICES)
-        assert {r["name"] for r in job.results} == {"CT.nii.gz", "CT_std.nii.gz"}
-        assert any("cdm's draws" in warning for warning in job.warnings)
-        assert wait_until(lambda: bench.dispatcher.seconds_of_cdm) > 0
-    finally:
-        bench.dispatcher.stop()
+    cdm, ears = CDMSource(tiny_cdm_file, autocast=False), Ears()
+    document = {**study(outputs=("CT",)), "sampler": {"name": "cdm", "samples": 2}}
+    order = {"job": "j", "folder": str(phantom_files), "batch_size": 24}
+    for name, asked in (("one", study(steps=1)), ("two", document)):
+        worker.fill({**order, "document": asked, "output": str(tmp_path / name)}, tiny_prior, cdm, ears, ears)
+        assert ears.heard[-1][0] == "done" and (cdm._loaded is not None) == (name == "two")
+    counted = [fields for event, fields in ears.heard if event == "progress" and "step" in fields]
+    assert (counted[-1]["step"], counted[-1]["total"]) == (2 * SLICES, 2 * SLICES)
+    assert {r["name"] for r in ears.heard[-1][1]["results"]} == {"CT.nii.gz", "CT_std.nii.gz"}
+    assert worker.cdm_seconds(cdm, tiny_prior) > 0 and worker.cdm_seconds(CDMSource(), tiny_prior) is None
