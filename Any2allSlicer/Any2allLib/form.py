@@ -16,6 +16,7 @@ STATUSES = ("available", "undersampled", "missing")
 PRESETS = ("fast", "balanced", "best")
 SUBJECT = "study"  # neutral: whose images these are stays in Slicer
 LEAST_STEPS_WITH_RAW = {"mcs": 5}
+OWN_STEPS = ("cdm",)  # samplers whose number of steps nobody chooses
 SEED_END = 2**32
 
 
@@ -166,7 +167,8 @@ class Form:
         return "" if self.outputs else "Tick at least one output."
 
     def _settings_problem(self, info: ServerInfo) -> str:
-        if self.preset not in info.presets and not (self.sampler and self.steps and self.samples):
+        chosen_steps = self.steps or self.sampler in OWN_STEPS
+        if self.preset not in info.presets and not (self.sampler and chosen_steps and self.samples):
             known = ", ".join(info.presets) or "none"
             return f"This server has no preset '{self.preset}' (it has: {known}). Choose sampler, steps and samples."
         for key, value in (("steps", self.steps), ("samples", self.samples)):
@@ -179,7 +181,19 @@ class Form:
                 )
         if self.seed is not None and not 0 <= self.seed < SEED_END:
             return f"The seed is {self.seed}; it is a whole number from 0 to {SEED_END - 1}."
-        return self._steps_problem(info)
+        return (self.sampler and self.misfit(self.sampler, info)) or self._steps_problem(info)
+
+    def misfit(self, sampler: str, info: ServerInfo) -> str:
+        """Why a sampler cannot be used for what is given, in words; '' where it can."""
+        known = info.samplers.get(sampler)
+        if known is None:
+            return f"This server has no {sampler}."
+        for name in self.named("available", "undersampled"):
+            status = self.rows[name].status
+            if status not in known.takes:
+                takes = " or ".join(known.takes)
+                return f"{sampler} takes only what is {takes}, and {name} is {status}: choose another sampler."
+        return ""
 
     def _steps_problem(self, info: ServerInfo) -> str:
         sampler, steps, samples = self.effective_sampler(info)
@@ -209,7 +223,7 @@ class Form:
         steps = preset.steps if preset and sampler == "mcs" else defaults.steps if defaults else 1
         if self.preset == "fast" and sampler == "mcs" and not self.named("undersampled"):
             steps = 1
-        steps = self.steps or steps
+        steps = steps if sampler in OWN_STEPS else self.steps or steps
         samples = self.samples or (
             1 if steps == 1 else preset.samples if preset else defaults.samples if defaults else 1
         )
@@ -220,6 +234,10 @@ class Form:
 
         Other steps and samples than the preset's cost in proportion.
         """
+        sampler, steps, samples = self.effective_sampler(info)
+        if sampler in OWN_STEPS:
+            each = info.samplers[sampler].seconds_per_slice if sampler in info.samplers else None
+            return None if each is None else each * slices * samples
         preset = info.presets.get(self.preset)
         raw = bool(self.named("undersampled"))
         per_slice = preset.seconds_per_slice.get("raw" if raw else "images") if preset else None
@@ -227,7 +245,6 @@ class Form:
             return None
         one_pass = self.preset == "fast" and not raw
         of_preset = 1 if one_pass else preset.steps * preset.samples
-        _, steps, samples = self.effective_sampler(info)
         return per_slice * slices * steps * samples / of_preset
 
     def study_document(self, files: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -250,7 +267,8 @@ class Form:
     def settings_document(self) -> dict[str, Any]:
         """The keys ``preset`` and ``sampler`` of a study: what a subject of the server's own store is run with."""
         document: dict[str, Any] = {"preset": self.preset if self.preset in PRESETS else "balanced"}
-        chosen = {"name": self.sampler, "steps": self.steps, "samples": self.samples, "seed": self.seed}
+        steps = None if self.sampler in OWN_STEPS else self.steps
+        chosen = {"name": self.sampler, "steps": steps, "samples": self.samples, "seed": self.seed}
         sampler = {key: value for key, value in chosen.items() if value is not None}
         return {**document, "sampler": sampler} if sampler else document
 

@@ -9,7 +9,7 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from .form import PRESETS, Form
+from .form import OWN_STEPS, PRESETS, Form
 from .protocol import ServerInfo
 from .words import about
 
@@ -20,6 +20,7 @@ class HowSection:
     def __init__(self, ui: Any, changed: Callable[[], None]) -> None:
         self._ui, self._changed = ui, changed
         self._form, self._showing = Form(), False
+        self._about_samplers = ui.samplerCombo.toolTip
         self._presets = {"fast": ui.presetFast, "balanced": ui.presetBalanced, "best": ui.presetBest}
         for name, button in self._presets.items():
             button.connect("clicked(bool)", lambda _on, name=name: self._on_preset(name))
@@ -31,9 +32,8 @@ class HowSection:
         ui.registrationCheck.connect("toggled(bool)", self._on_advanced)
 
     def build(self, info: ServerInfo) -> None:
-        """Take on the samplers and limits of a server."""
+        """Take on the limits of a server."""
         self._showing = True
-        _fill(self._ui.samplerCombo, [(_("as the preset"), ""), *((name, name) for name in info.samplers)])
         self._ui.stepsSpin.maximum = int(info.limits.get("steps", 1000))
         self._ui.samplesSpin.maximum = int(info.limits.get("samples", 32))
         self._showing = False
@@ -48,7 +48,7 @@ class HowSection:
             words = _preset_words()[name]
             button.text = f"{words}  {about(seconds)}" if seconds is not None else words
             button.enabled = info is None or name in info.presets
-        _choose(ui.samplerCombo, form.sampler or "")
+        self._offer_samplers(form, info)
         ui.stepsSpin.value, ui.samplesSpin.value = form.steps or 0, form.samples or 0
         ui.seedSpin.value = form.seed or 0
         given = [*form.named("available"), *form.named("undersampled")]
@@ -57,6 +57,16 @@ class HowSection:
         _choose(ui.referenceCombo, form.reference if form.reference in given else "")
         ui.registrationCheck.checked = form.registration == "rigid"
         self._showing = False
+
+    def _offer_samplers(self, form: Form, info: ServerInfo | None) -> None:
+        """The samplers that fit what is given, and the chosen one; why others do not is in the tool tip."""
+        combo, samplers = self._ui.samplerCombo, info.samplers if info is not None else ()
+        reasons = {} if info is None else {name: form.misfit(name, info) for name in (*samplers, *OWN_STEPS)}
+        offered = [name for name in samplers if name == form.sampler or not reasons[name]]
+        _fill(combo, [(_("as the preset"), ""), *((name, name) for name in offered)])
+        _choose(combo, form.sampler or "")
+        combo.toolTip = "\n".join([self._about_samplers, *filter(None, reasons.values())])
+        self._ui.stepsSpin.enabled = form.sampler not in OWN_STEPS
 
     def _on_preset(self, name: str) -> None:
         self._form.preset = name

@@ -120,19 +120,28 @@ class PresetInfo:
 
 
 @dataclass(frozen=True)
-class SamplerInfo:
-    """Defaults of a sampler."""
-
-    steps: int
-    samples: int
-
-
-@dataclass(frozen=True)
 class PriorInfo:
     """The prior that the server uses."""
 
     sha256: str
     version: str
+
+
+@dataclass(frozen=True)
+class SamplerInfo:
+    """Defaults of a sampler, and what it can be given.
+
+    Attributes:
+        takes: statuses of data; what a server does not say is what its samplers have always taken.
+        seconds_per_slice: of one sample on this server, where it runs other networks than the presets do.
+        weights: of these networks.
+    """
+
+    steps: int
+    samples: int
+    takes: tuple[str, ...] = ("available", "undersampled")
+    seconds_per_slice: float | None = None
+    weights: PriorInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -182,7 +191,7 @@ class ServerInfo:
             version,
             stack,
             presets=_each(info.child("presets"), _preset),
-            samplers=_each(info.child("samplers"), lambda s: SamplerInfo(s.whole("steps"), s.whole("samples"))),
+            samplers=_each(info.child("samplers"), _sampler),
             slice_mm=info.number("slice_mm"),
             limits={str(k): float(v) for k, v in limits.value.items() if _is_number(v)},
             prior=PriorInfo(prior.text("sha256"), prior.text("version")),
@@ -214,6 +223,17 @@ def _preset(preset: _Object) -> PresetInfo:
         preset.whole("steps"),
         preset.whole("samples"),
         {kind: seconds.number(kind, None) for kind in ("images", "raw")},
+    )
+
+
+def _sampler(sampler: _Object) -> SamplerInfo:
+    weights = sampler.child("weights", {})
+    return SamplerInfo(
+        sampler.whole("steps"),
+        sampler.whole("samples"),
+        sampler.texts("takes", list(SamplerInfo.takes)),
+        sampler.number("seconds_per_slice", None),
+        PriorInfo(weights.text("sha256"), weights.text("version")) if weights.value else None,
     )
 
 

@@ -197,14 +197,16 @@ class Run:
         """What the result volumes remember of their making."""
         form, info = self._order.form, self._order.info
         sampler, steps, samples = form.effective_sampler(info)
+        known = info.samplers.get(sampler)
+        weights = (known.weights if known is not None else None) or info.prior
         return self._parts.results.RunFacts(
             sampler=sampler,
             steps=steps,
             samples=samples,
             seed=form.seed or 0,
             preset=form.preset,
-            prior_sha256=info.prior.sha256,
-            prior_version=info.prior.version,
+            prior_sha256=weights.sha256,
+            prior_version=weights.version,
             server=str(self._order.client.url),
             inputs=dict(self._order.names),
             software=f"{SOFTWARE}, server {info.version}",

@@ -22,12 +22,15 @@ import torch
 import torch.distributed as dist
 
 from . import pipeline
+from .cdm.source import CDMSource
 from .diffusion.prior import NetworkPrior
 from .errors import Any2allError
+from .filling import filling_of
 from .output.summary import DISCLAIMER, plain
 from .output.write import SUMMARY, check_folder, sweep, write_results
+from .run import Run
 from .studies import StudyFolder
-from .study import StudySpec, parse_study, resolve_sampler
+from .study import StudySpec, parse_study
 from .study.document import validated
 from .workflow import INTERRUPTED, announce, as_count, as_flag, as_folder, front_door, shortest
 
@@ -60,6 +63,7 @@ class BatchEvaluator:
         outputs: takes the place of the outputs of every study.
         batch_size: slices that the network sees at once; changes no result. None: what suits the device.
         rank, world_size: this process and how many there are.
+        cdm_file: CDM, for studies whose sampler it is.
     """
 
     def __init__(
@@ -74,10 +78,12 @@ class BatchEvaluator:
         batch_size: int | None = None,
         rank: int = 0,
         world_size: int = 1,
+        cdm_file: str | Path | None = None,
     ) -> None:
         self.studies, self.prior, self.output_dir, self.overwrite = studies, prior, output_dir, overwrite
         self.preset, self.sampler, self.outputs, self.batch_size = preset, sampler, outputs, batch_size
         self.rank, self.world_size = rank, world_size
+        self.cdm = CDMSource(None if cdm_file is None else Path(str(cdm_file)), prior.device)
 
     def run(self) -> list[Outcome]:
         """Fill this rank's subjects.
@@ -122,7 +128,8 @@ class BatchEvaluator:
         as_count(self.rank, "rank", 0, self.world_size - 1)
         if self.batch_size is not None:
             as_count(self.batch_size, "batch_size")
-        job = _Job(studies, self.prior, folder, as_flag(self.overwrite, "overwrite"), self._asked(), self.batch_size)
+        overwrite, asked = as_flag(self.overwrite, "overwrite"), self._asked()
+        job = _Job(studies, self.prior, folder, overwrite, asked, self.batch_size, self.cdm)
         names = studies.subjects()
         others = [path.name for path in studies.root.iterdir() if path.is_dir() and path.name not in names]
         others = sorted(name for name in others if not name.startswith("."))
@@ -159,6 +166,7 @@ class _Job:
     overwrite: bool
     asked: dict[str, Any]
     batch_size: int | None
+    cdm: CDMSource
 
     def fill(self, subject: str) -> Outcome:
         """Fill one subject, or say why not; an error is kept in a file until the subject succeeds."""
@@ -186,10 +194,11 @@ class _Job:
         spec = parse_study({**document, **self.asked}, self.prior.stack, self.studies.folder(subject))
         target = self.folder / subject
         sweep(target)
-        if is_done(target, spec, self.prior, self.overwrite):
+        run = Run(batch_size=self.batch_size, cdm=self.cdm)
+        if is_done(target, spec, self.prior, self.overwrite, run):
             return "kept", "results of the same files and settings are there"
         check_folder(target, list(spec.outputs), self.overwrite)
-        result = pipeline.fill_study(spec, self.prior, pipeline.Run(batch_size=self.batch_size))
+        result = pipeline.fill_study(spec, self.prior, run)
         write_results(result, target, self.prior.stack, self.overwrite)
         number = len(result.warnings)
         warnings = f", {number} warning{'s' * (number > 1)} in its {SUMMARY}" if number else ""
@@ -212,17 +221,17 @@ class _Job:
         return error.sentence()
 
 
-def is_done(folder: Path, spec: StudySpec, prior: NetworkPrior, overwrite: bool) -> bool:
-    """Whether a folder holds the results of this very study, by this prior, complete.
+def is_done(folder: Path, spec: StudySpec, prior: NetworkPrior, overwrite: bool, run: Run) -> bool:
+    """Whether a folder holds the results of this very study, by these weights, complete.
 
     Raises:
-        Any2allError: it holds other results, and ``overwrite`` is not given.
+        Any2allError: it holds other results, and ``overwrite`` is not given; or there is no CDM.
     """
     summary = _summary(folder)
     if summary is None:
         return False
-    settings = resolve_sampler(spec, prior.noise_levels)
-    wanted = _facts({"outputs": spec.outputs, "provenance": plain(pipeline.provenance(spec, prior, settings))})
+    origin = pipeline.provenance(spec, prior, filling_of(spec, prior, run))
+    wanted = _facts({"outputs": spec.outputs, "provenance": plain(origin)})
     try:
         there = _facts(summary)
         lost = not all((folder / name).is_file() for name in summary["files"])

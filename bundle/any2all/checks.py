@@ -26,7 +26,8 @@ from .evaluation.measured import TUNED_SENSE, VOXEL_MM, HoldOutCheck, Reconstruc
 from .evaluation.text import markdown_table
 from .output import read_provenance
 from .output.volumes import WORDS
-from .pipeline import Run, run_study
+from .pipeline import run_study
+from .run import Run
 from .training.cohort import DEFAULT_DATA
 from .workflow import StageProgress, front_door
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from .diffusion.prior import load_prior
 from .evaluation.text import markdown_table
 from .output import ModalityResult, Result
-from .pipeline import Run, run_study
+from .pipeline import run_study
+from .run import Run
 from .training.finish import mean_image_file
 from .workflow import StageProgress, announce, front_door
 

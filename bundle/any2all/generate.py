@@ -30,7 +30,7 @@ from .output.volumes import save_volume
 from .output.write import SUMMARY, whole_folder
 from .phantom.dataset import RenderedHeads
 from .physics.measurements import Channel, Measurements
-from .pipeline import DEFAULT_BATCH, Progress
+from .run import DEFAULT_BATCH, Progress
 from .samplers import Ancestral, Problem
 from .samplers.noise import VolumeNoise
 from .stack import Modality

@@ -1,81 +1,30 @@
-"""The main job, top to bottom: a study becomes measurements, a sampler fills the stack, volumes return to the scanner.
+"""The main job, top to bottom: a study becomes measurements, the stack is filled, volumes return to the scanner.
 
 study → inputs → one world → the prior's grid → measurements → self-check → samples → the reference grid → files
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from . import __version__
 from .diffusion.prior import NetworkPrior, file_sha256
 from .diffusion.selfcheck import Report, check_images, slices_to_check
-from .errors import Cancelled
 from .evaluation.baselines import baselines_of, load_mean_image
 from .evaluation.metrics import compare
-from .forecast import Forecast, expected_seconds
+from .filling import Filling, filling_of, given_images, headline, origin_of, slice_correlation
 from .frame import Frame, expected_shape, lay_frame, measure
 from .geometry import Volume, read_volume
 from .inputs import Inputs, aligned, read_inputs, with_thin_slices
 from .output import ModalityResult, Result, write_results
 from .output.write import check_folder
 from .restore import Restoring, given_on_reference
-from .samplers import build_sampler
+from .run import Run
 from .samplers.base import Problem
-from .samplers.noise import VolumeNoise
-from .study import SamplerSettings, StudySpec, ignored_keys, load_study, resolve_sampler
-
-Progress = Callable[[str, int, int], None]
-# Of the noise of slices that are as far apart as the prior's own (see the model card); of the network's errors as well:
-# a thick T2FLAIR gains 0.6 dB over errors that are taken for independent.
-SLICE_CORRELATION = 0.6
-DEFAULT_BATCH = {"cpu": 16, "cuda": 128}
-
-
-@dataclass
-class Run:
-    """How a study is run, as opposed to what it asks: progress, cancelling, the slices that a device holds at once.
-
-    ``progress(stage, done, total)``; while sampling, done and total count network passes over the whole job.
-    ``announce``: is told before sampling what will be done and how long it should take.
-    ``truth``: a folder with true images of outputs (named as the stack's patterns say), for scores and the picture.
-    ``mean_image``: the prior's mean training image, which a synthetic image of known truth is compared with.
-    """
-
-    progress: Progress | None = None
-    cancelled: Callable[[], bool] | None = None
-    batch_size: int | None = None
-    truth: Path | None = None
-    mean_image: Path | None = None
-    announce: Callable[[Forecast], None] | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Name a stage to the listener and take its time. Raises Cancelled before it when that was asked for."""
-        if self.cancelled is not None and self.cancelled():
-            raise Cancelled
-        self.report(name, 0, 1)
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - started, 2)
-
-    def batch(self, prior: NetworkPrior) -> int:
-        """Slices that the network sees at once."""
-        return self.batch_size or DEFAULT_BATCH.get(prior.device.type, 16)
-
-    def report(self, stage: str, done: int, total: int) -> None:
-        if self.progress is not None:
-            self.progress(stage, done, total)
+from .study import StudySpec, ignored_keys, load_study
 
 
 def run_study(
@@ -101,23 +50,24 @@ def run_study(
 def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> Result:
     """The same without writing: from a checked study to its volumes on the reference grid."""
     run = run or Run()
-    settings = resolve_sampler(spec, prior.noise_levels)
+    filling = filling_of(spec, prior, run)
     with run.stage("reading"):
         inputs = read_inputs(spec, prior.stack)
         truth = read_truth(run.truth, spec, prior)
     with run.stage("registration"):
-        inputs = aligned(inputs, spec, prior.stack, settings.seed)
+        inputs = aligned(inputs, spec, prior.stack, filling.settings.seed)
         inputs = with_thin_slices(inputs, spec.reference, prior.card.spacing_mm[2])
     with run.stage("measurements"):
         frame = lay_frame(inputs, prior.card)
         measurements = measure(inputs, frame, prior.stack)
-        problem = Problem.of(measurements, expected_shape(frame, prior), slice_correlation(frame, prior))
+        rho = slice_correlation(frame, prior.card.spacing_mm[2])
+        problem = Problem.of(measurements, expected_shape(frame, prior), rho)
     with run.stage("self-check"):
         check = self_check(problem, frame, prior, run)
     if run.announce is not None:
-        run.announce(forecast(problem, prior, settings, spec, run))
+        run.announce(filling.forecast(problem, run))
     with run.stage("sampling"):
-        samples = draw(problem, prior, settings, spec, frame, run)
+        samples = filling.draw(problem, frame, run)
     with run.stage("restoring"):
         restoring = Restoring(
             inputs,
@@ -126,8 +76,8 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
             prior.stack,
             spec.save_samples,
             truth,
-            (settings.seed, spec.subject),
-            calibrated_std=settings.name == "mcs",
+            (filling.settings.seed, spec.subject),
+            calibrated_std=filling.calibrated_std,
         )
         outputs = [restoring.output(name, samples[:, :, prior.stack.index(name)]) for name in spec.outputs]
     with run.stage("scores"):
@@ -137,11 +87,11 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
         reference=inputs.reference,
         given=given_on_reference(inputs, prior.stack),
         outputs=outputs,
-        warnings=[*inputs.warnings, *frame.warnings, *check.warnings, *_warnings(spec, prior, settings)],
-        provenance=provenance(spec, prior, settings),
+        warnings=[*inputs.warnings, *frame.warnings, *check.warnings, *_warnings(spec, filling)],
+        provenance=provenance(spec, prior, filling),
         seconds=run.seconds,
         reference_file=spec.modalities[spec.reference].file,
-        headline=headline(settings),
+        headline=headline(filling.settings),
         self_check=check.to_json(),
     )
 
@@ -155,59 +105,12 @@ def self_check(problem: Problem, frame: Frame, prior: NetworkPrior, run: Run) ->
         return Report(skipped="no limits were measured for this prior")
     if not given:
         return Report(skipped="no image was given")
-    images = torch.full(problem.shape, -1.0)
-    for m in given:
-        images[:, m] = problem.measurements.channels[m].data
+    images = given_images(problem)
     chosen = slices_to_check((images[:, list(given)] + 1) / 2, frame.grid.spacing_mm[0])
     if not chosen:
         return Report(skipped="no slice shows the head in all given images")
-    return Report(tuple(check_images(prior, images[chosen], given, run.batch(prior), run.cancelled)), len(chosen))
-
-
-def forecast(problem: Problem, prior: NetworkPrior, settings: SamplerSettings, spec: StudySpec, run: Run) -> Forecast:
-    """What sampling will do and how long it should take."""
-    slices, _, *matrix = problem.shape
-    seconds = expected_seconds(
-        build_sampler(settings, prior.stack, spec.outputs),
-        prior,
-        (matrix[0], matrix[1]),
-        slices,
-        settings.samples,
-        bool(spec.measured),
-        bool(set(spec.outputs) - set(spec.measured)),
-        run.batch(prior),
-    )
-    return Forecast(headline(settings), slices, seconds)
-
-
-def headline(settings: SamplerSettings) -> str:
-    """One line for pictures and messages."""
-    return f"{settings.name}, {settings.steps} steps, {settings.samples} sample{'s' * (settings.samples > 1)}"
-
-
-def draw(
-    problem: Problem, prior: NetworkPrior, settings: SamplerSettings, spec: StudySpec, frame: Frame, run: Run
-) -> Tensor:
-    """Samples (K, Z, M, H, W) in u of the frame's slices."""
-    sampler = build_sampler(settings, prior.stack, spec.outputs)
-    rho = slice_correlation(frame, prior)
-    noise = VolumeNoise(problem.shape[1:], settings.seed, spec.subject, rho, frame.first_slice)
-    x = sampler.sample(
-        prior,
-        problem,
-        noise,
-        samples=settings.samples,
-        batch_size=run.batch(prior),
-        device=prior.device,
-        progress=lambda done, total: run.report("sampling", done, total),
-        cancelled=run.cancelled,
-    )
-    return (x + 1) / 2
-
-
-def slice_correlation(frame: Frame, prior: NetworkPrior) -> float:
-    """``SLICE_CORRELATION`` at the frame's distance of slices."""
-    return SLICE_CORRELATION ** (frame.grid.spacing_mm[0] / prior.card.spacing_mm[2])
+    batch_size = run.batch(prior.device)
+    return Report(tuple(check_images(prior, images[chosen], given, batch_size, run.cancelled)), len(chosen))
 
 
 def read_truth(folder: Path | None, spec: StudySpec, prior: NetworkPrior) -> dict[str, Volume]:
@@ -227,14 +130,20 @@ def scored(output: ModalityResult, inputs: Inputs, prior: NetworkPrior, run: Run
     return compare(output, prior.stack[output.name], baselines)
 
 
-def provenance(spec: StudySpec, prior: NetworkPrior, settings: SamplerSettings) -> dict[str, Any]:
-    """Where a result comes from: prior, sampler, seed, and the checksums of what was given."""
+def provenance(spec: StudySpec, prior: NetworkPrior, filling: Filling) -> dict[str, Any]:
+    """Where a result comes from: what filled it, sampler, seed, and the checksums of what was given.
+
+    ``prior`` are the weights that filled the stack; where these are CDM's, the prior that checked the given images
+    is named beside them.
+    """
     files = {path for modality in spec.modalities.values() for path in modality.paths}
-    folder = spec.folder.resolve()
+    folder, settings = spec.folder.resolve(), filling.settings
+    checked_by = {"self_check_prior": origin_of(prior)} if settings.name == "cdm" else {}
     return {
         "software": f"any2all {__version__}",
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "prior": {"sha256": prior.card.sha256, "version": prior.card.version, "noise_levels": prior.noise_levels},
+        "prior": filling.origin,
+        **checked_by,
         "sampler": asdict(settings),
         "seed": settings.seed,
         "study": spec.document,
@@ -242,13 +151,14 @@ def provenance(spec: StudySpec, prior: NetworkPrior, settings: SamplerSettings) 
     }
 
 
-def _warnings(spec: StudySpec, prior: NetworkPrior, settings: SamplerSettings) -> list[str]:
+def _warnings(spec: StudySpec, filling: Filling) -> list[str]:
     """What a reader of the result has to know beside the grids."""
-    warnings = []
-    trained_on = set(prior.card.training.get("file_sha256", ()))
+    warnings, settings = [], filling.settings
+    trained_on = set(filling.training.get("file_sha256", ()))
     for modality in spec.modalities.values():
         if any(file_sha256(path) in trained_on for path in modality.paths):
-            warnings.append(f"{modality.name}: the prior was trained on this very image, so the result flatters it")
+            who = f"{modality.name}: {filling.who}"
+            warnings.append(f"{who} was trained on this very image, so the result flatters it")
     for key in ignored_keys(spec, settings):
         warnings.append(f"sampler.{key} means nothing to {settings.name} and was ignored")
     if settings.name != "mcs" and spec.degraded:
@@ -258,4 +168,6 @@ def _warnings(spec: StudySpec, prior: NetworkPrior, settings: SamplerSettings) -
             warnings.append(f"{name} couples slices: its data consistency is calibrated, not by moments")
     if settings.samples == 1:
         warnings.append("one sample was drawn: no uncertainty was computed")
+    elif settings.name == "cdm":
+        warnings.append("the std is the plain spread of cdm's draws: it was calibrated for no modality")
     return warnings

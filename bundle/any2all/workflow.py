@@ -20,11 +20,13 @@ from monai.engines import Trainer
 from tqdm import tqdm
 
 from . import pipeline
+from .cdm.source import CDMSource
 from .diffusion import prior as priors
 from .errors import Any2allError
 from .evaluation.text import markdown_table
 from .output import ModalityResult, Result
 from .output.summary import DISCLAIMER
+from .run import Progress, Run
 
 T = TypeVar("T")
 USER_ERROR, INTERRUPTED = 2, 130
@@ -56,7 +58,7 @@ def _leave(line: str, status: int) -> None:
 
 
 class StageProgress:
-    """Listens to `pipeline.Run`: one line per stage, and while sampling a bar of network passes with the time left.
+    """Listens to `run.Run`: one line per stage, and while sampling a bar of network passes with the time left.
 
     The bar's clock starts with the sampling, so that what came before does not spoil its forecast. It writes to stderr,
     so that stdout holds results only.
@@ -163,6 +165,7 @@ class StudyInferer:
         batch_size: slices that the network sees at once; changes no result. None: what suits the device.
         truth: folder of true images of outputs, for scores and the picture.
         mean_image: the prior's mean training image, which a synthetic image of known truth is compared with.
+        cdm_file: CDM, for studies whose sampler it is; nothing is loaded before the first of them.
     """
 
     def __init__(
@@ -171,18 +174,20 @@ class StudyInferer:
         batch_size: int | None = None,
         truth: str | Path | None = None,
         mean_image: str | Path | None = None,
+        cdm_file: str | Path | None = None,
     ) -> None:
         self.prior, self.batch_size, self.truth, self.mean_image = prior, batch_size, truth, mean_image
+        self.cdm = CDMSource(None if cdm_file is None else Path(str(cdm_file)), prior.device)
 
     def __call__(
-        self, study: Path, output_dir: Path, overwrite: bool = False, progress: pipeline.Progress | None = None
+        self, study: Path, output_dir: Path, overwrite: bool = False, progress: Progress | None = None
     ) -> Result:
         batch_size = None if self.batch_size is None else as_count(self.batch_size, "batch_size")
         truth = None if self.truth is None else Path(str(self.truth))
         if truth is not None and not truth.is_dir():
             raise Any2allError("this folder does not exist", key="truth", value=str(truth))
         mean_image = None if self.mean_image is None else Path(self.mean_image)
-        run = pipeline.Run(progress, batch_size=batch_size, truth=truth, mean_image=mean_image, announce=announce)
+        run = Run(progress, None, batch_size, truth, mean_image, announce, self.cdm)
         return pipeline.run_study(study, self.prior, output_dir, overwrite, run)
 
 

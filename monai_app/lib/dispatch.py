@@ -37,6 +37,8 @@ class WorkerProcess:
         command = [sys.executable, "-m", "lib.worker", "--model-file", str(settings.model_file)]
         if settings.device:
             command += ["--device", settings.device]
+        if settings.cdm_file:
+            command += ["--cdm-file", str(settings.cdm_file)]
         paths = [str(APP), *filter(None, [os.environ.get("PYTHONPATH")])]
         secrets = {k: v for k, v in os.environ.items() if not k.startswith("ANY2ALL_TOKEN")}
         self.process = subprocess.Popen(
@@ -99,6 +101,7 @@ class Dispatcher:
         self.settings, self.book, self.save, self.log = settings, book, save, log
         self.device: str | None = None
         self.seconds_per_slice: dict[str, dict[str, float]] = {}
+        self.seconds_of_cdm: float | None = None  # a slice of one sample, once it has been timed
         self.broken: dict[str, Any] | None = None
         self.stopping = False
         self._worker: WorkerProcess | None = None
@@ -226,7 +229,7 @@ class Dispatcher:
                 self.device, self.seconds_per_slice = event["device"], event["seconds_per_slice"]
                 self.log("worker ready", device=self.device)
             elif event["event"] == "timed":
-                self.seconds_per_slice = event["seconds_per_slice"]
+                self.seconds_per_slice, self.seconds_of_cdm = event["seconds_per_slice"], event["seconds_of_cdm"]
             elif event["event"] == "broken":
                 self.broken = event["error"]
                 self.log("worker broken", code=event["error"]["code"])

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from any2all import __version__
+from any2all.cdm.source import CDMSource, no_cdm
 from any2all.diffusion.prior import load_card
 from any2all.errors import Any2allError
 from any2all.geometry.reading import ITK_SUFFIXES, NIFTI_SUFFIXES
 from any2all.output.write import check_folder
 from any2all.studies import StudyFolder
 from any2all.study import SamplerDocument, StudySpec, parse_study, resolve_sampler, study_json_schema
-from any2all.study.presets import PRESETS, preset_settings
+from any2all.study.presets import PRESETS, preset_settings, taken_by
 from any2all.study.spec import KSPACE_SUFFIXES
 
 from .dispatch import Dispatcher
@@ -43,13 +44,15 @@ class Service:
         studies: folder of the study store.
 
     Raises:
-        Any2allError: the prior cannot be used, or another server works in the same work folder.
+        Any2allError: the prior or CDM cannot be used, or another server works in the same work folder.
     """
 
     def __init__(self, settings: ServerSettings, studies: str | Path) -> None:
         self.settings = settings
         self.card = load_card(settings.model_file)
         self.stack = self.card.stack
+        self.cdm = CDMSource(settings.cdm_file)
+        self.cdm_card = self.cdm.card(self.card) if self.cdm.present else None
         self.studies = StudyFolder(studies, self.stack)
         self._lock = take_folder(settings.work_dir)
         self.metrics = Metrics()
@@ -81,7 +84,7 @@ class Service:
             "device": self.dispatcher.device,
             "stack": [m.model_dump(mode="json") for m in self.stack.modalities],
             "presets": {name: self._preset(name) for name in PRESETS} if self._has_mcs else {},
-            "samplers": {name: asdict(self._defaults(name)) for name in self._samplers},
+            "samplers": {name: self._sampler(name) for name in self._samplers},
             "slice_mm": self.card.spacing_mm[2],
             "limits": asdict(self.settings.limits),
             "prior": {"sha256": self.card.sha256, "version": self.card.version, "noise_levels": self.card.noise_levels},
@@ -102,7 +105,8 @@ class Service:
 
     @property
     def _samplers(self) -> tuple[str, ...]:
-        return ("mcs", "mds", "mps") if self._has_mcs else ("mds", "mps")
+        of_prior = ("mcs", "mds", "mps") if self._has_mcs else ("mds", "mps")
+        return of_prior if self.cdm_card is None else (*of_prior, "cdm")
 
     def _preset(self, name: str) -> dict[str, Any]:
         steps, samples, _ = PRESETS[name]
@@ -110,8 +114,17 @@ class Service:
         seconds = {kind: measured.get(kind) for kind in ("images", "raw")}
         return {"steps": steps, "samples": samples, "seconds_per_slice": seconds}
 
-    def _defaults(self, sampler: str) -> Any:
-        return preset_settings("balanced", False, SamplerDocument(name=sampler))
+    def _sampler(self, name: str) -> dict[str, Any]:
+        """Its defaults, and the statuses of what it can be given.
+
+        Of CDM also its weights, and what a slice of one sample costs; of the others the presets say that.
+        """
+        defaults = asdict(preset_settings("balanced", False, SamplerDocument(name=name)))
+        if name != "cdm":
+            return {**defaults, "takes": taken_by(name)}
+        weights = {"sha256": self.cdm_card.sha256, "version": self.cdm_card.version}
+        seconds = self.dispatcher.seconds_of_cdm
+        return {**defaults, "takes": taken_by(name), "seconds_per_slice": seconds, "weights": weights}
 
     # -- jobs --------------------------------------------------------------------------------------------------------
 
@@ -166,7 +179,8 @@ class Service:
     def checked(self, document: dict[str, Any], folder: Path) -> StudySpec:
         """The study, refused in words for anything that can be known before the device is touched."""
         spec = parse_study(document, self.stack, folder)
-        resolve_sampler(spec, self.card.noise_levels)
+        if resolve_sampler(spec, self.card.noise_levels).name == "cdm" and self.cdm_card is None:
+            raise no_cdm()
         check_study(spec, self.settings.limits)
         return spec
 

@@ -44,6 +44,7 @@ class ServerSettings:
     Attributes:
         work_dir: jobs, uploads and trainings; only this server writes there.
         model_file: the prior's weights, its card beside them.
+        cdm_file: CDM's, the same way; None: there is no CDM, and studies that ask for it are refused.
         device: ``cuda``, ``cpu``, ... ; None: cuda where there is one.
         batch_size: slices that the network sees at once; None: what suits the device.
         token: clients have to send ``Authorization: Bearer <token>``; None: loopback only.
@@ -53,6 +54,7 @@ class ServerSettings:
 
     work_dir: Path
     model_file: Path = BUNDLE / "models" / "model.pt"
+    cdm_file: Path | None = None
     device: str | None = None
     batch_size: int | None = None
     token: str | None = field(default=None, repr=False)
@@ -67,7 +69,7 @@ class ServerSettings:
             Any2allError: an unknown key, a value that cannot be used, a token that is too short.
         """
         numbers = {f.name: f.default for f in fields(Limits)}
-        known = {"work_dir", "model_file", "device", "batch_size", "cors_origins", *numbers}
+        known = {"work_dir", "model_file", "cdm_file", "device", "batch_size", "cors_origins", *numbers}
         for key in conf:
             if key not in known:
                 raise Any2allError("unknown setting", key=f"conf.{key}", allowed=sorted(known), code="invalid_setting")
@@ -82,15 +84,27 @@ class ServerSettings:
                 code="invalid_setting",
             )
         cache = environment.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        model_file = Path(said.get("model_file", cls.model_file)).absolute()
         return cls(
             work_dir=Path(os.path.realpath(said.get("work_dir") or os.path.join(cache, "any2all", f"server-{port}"))),
-            model_file=Path(said.get("model_file", cls.model_file)).absolute(),
+            model_file=model_file,
+            cdm_file=_cdm_file(said.get("cdm_file"), model_file),
             device=said.get("device"),
             batch_size=_number("batch_size", said["batch_size"]) if "batch_size" in said else None,
             token=_token(environment),
             cors_origins=tuple(o.strip().rstrip("/") for o in said.get("cors_origins", "").split(",") if o.strip()),
             limits=Limits(**{k: _number(k, said[k]) for k in numbers if k in said}),
         )
+
+
+def _cdm_file(said: str | None, model_file: Path) -> Path | None:
+    """What was named, which has to be there; else ``cdm.pt`` beside the prior where that is there."""
+    file = Path(said).absolute() if said else model_file.with_name("cdm.pt")
+    if file.is_file():
+        return file
+    if said:
+        raise Any2allError("there is no such file", key="conf.cdm_file", value=said, code="invalid_setting")
+    return None
 
 
 def _number(key: str, text: str) -> int:

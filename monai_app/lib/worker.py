@@ -1,11 +1,11 @@
-"""The process that owns the device: it loads the network once and fills one study after another.
+"""The process that owns the device: it loads the prior once, CDM when it is asked for, and fills study after study.
 
 It is a process of its own because registration and some solves hold Python's lock for seconds, in which a server in
 the same process could answer nobody; and because whatever kills it (the system short of memory, a library's crash)
 leaves the server alive to say so. Orders come as JSON lines on stdin, events leave as JSON lines on stdout:
 
     run {job, document, folder, output, batch_size}   →  stage, progress …, then done | failed | cancelled
-    time                                              →  timed: what presets cost now
+    time                                              →  timed: what presets, and CDM where there is one, cost now
     cancel {job}                                         honoured before the sampler's next step
     (stdin closed)                                       the server is gone: stop
 """
@@ -28,10 +28,13 @@ from typing import Any, TextIO
 
 import torch
 from any2all import pipeline
+from any2all.cdm.cost import seconds_per_slice
+from any2all.cdm.source import CDMSource
 from any2all.diffusion.prior import NetworkPrior, file_sha256, load_prior
 from any2all.errors import Any2allError, Cancelled
 from any2all.forecast import Forecast, preset_seconds
 from any2all.output.summary import plain
+from any2all.run import Run
 from any2all.study import parse_study
 
 PROGRESS_SECONDS = 0.1
@@ -46,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         prior = load_prior(options.model_file, device)
+        cdm = CDMSource(options.cdm_file, device)
         ready = {"device": str(prior.device), "seconds_per_slice": preset_seconds(prior)}
     except (Any2allError, RuntimeError) as error:
         said.say("broken", error=in_words(error))
@@ -53,9 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     said.say("ready", **ready)
     while (order := orders.next_run()) is not None:
         if order["do"] == "time":
-            said.say("timed", seconds_per_slice=preset_seconds(prior))
+            said.say("timed", seconds_per_slice=preset_seconds(prior), seconds_of_cdm=cdm_seconds(cdm, prior))
         else:
-            fill(order, prior, orders, said)
+            fill(order, prior, cdm, orders, said)
+
+
+def cdm_seconds(cdm: CDMSource, prior: NetworkPrior) -> float | None:
+    """What a slice of one of CDM's samples costs; None where there is no CDM that can be used."""
+    try:
+        return seconds_per_slice(cdm.load(prior.card)) if cdm.present else None
+    except (Any2allError, RuntimeError):  # a study that asks for it is told why
+        return None
 
 
 class Events:
@@ -118,12 +130,12 @@ class Told:
         self.said.say("forecast", job=self.job, seconds=forecast.seconds, slices=forecast.slices)
 
 
-def fill(order: dict[str, Any], prior: NetworkPrior, orders: Orders, said: Events) -> None:
+def fill(order: dict[str, Any], prior: NetworkPrior, cdm: CDMSource, orders: Orders, said: Events) -> None:
     """Fill one study and say how that ended; the memory it used is given back."""
     job = order["job"]
     orders.cancelled.intersection_update({job})  # a cancel that came after its job had ended is of no use any more
     try:
-        result = _within_memory(order, prior, orders, said)
+        result = _within_memory(order, prior, cdm, orders, said)
         said.say("done", job=job, results=results(Path(order["output"])), warnings=result[0], seconds=result[1])
     except Cancelled:
         said.say("cancelled", job=job)
@@ -135,13 +147,13 @@ def fill(order: dict[str, Any], prior: NetworkPrior, orders: Orders, said: Event
 
 
 def _within_memory(
-    order: dict[str, Any], prior: NetworkPrior, orders: Orders, said: Events
+    order: dict[str, Any], prior: NetworkPrior, cdm: CDMSource, orders: Orders, said: Events
 ) -> tuple[list[str], dict[str, float]]:
     """Warnings and seconds of a filled study; short of memory, the same with half as many slices at once."""
-    batch_size = order["batch_size"] or pipeline.Run().batch(prior)
+    batch_size = order["batch_size"] or Run().batch(prior.device)
     while True:
         try:
-            return _run(order, prior, orders, said, batch_size)
+            return _run(order, prior, cdm, orders, said, batch_size)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -157,15 +169,16 @@ def _within_memory(
 
 
 def _run(
-    order: dict[str, Any], prior: NetworkPrior, orders: Orders, said: Events, batch_size: int
+    order: dict[str, Any], prior: NetworkPrior, cdm: CDMSource, orders: Orders, said: Events, batch_size: int
 ) -> tuple[list[str], dict[str, float]]:
     spec = parse_study(order["document"], prior.stack, order["folder"])
     told = Told(order["job"], said)
-    run = pipeline.Run(
+    run = Run(
         progress=told,
         cancelled=lambda: orders.unwanted(order["job"]),
         batch_size=batch_size,
         announce=told.forecast,
+        cdm=cdm,
     )
     result = pipeline.run_study(spec, prior, order["output"], run=run)
     return result.warnings, result.seconds
@@ -226,6 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model-file", type=Path, required=True)
     parser.add_argument("--device")
+    parser.add_argument("--cdm-file", type=Path)
     return parser
 
 

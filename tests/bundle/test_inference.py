@@ -59,6 +59,27 @@ def test_a_study_becomes_volumes_a_picture_and_a_table(small_study, tiny_model_f
     assert "240/240 network passes" in captured.err  # 12 slices, 5 steps, 2 samples, and as much to refill CT
 
 
+def test_cdm_fills_a_study_where_its_file_is_and_is_refused_where_not(
+    small_study, tiny_model_file, tiny_cdm_file, tmp_path, capsys
+):
+    document = json.loads((small_study / "study.json").read_text())
+    document["modalities"].pop("T2FLAIR")  # missing
+    document["sampler"] = {"name": "cdm", "samples": 2}
+    (small_study / "study.json").write_text(json.dumps(document))
+    ready = {"study": str(small_study / "study.json"), "model_file": str(tiny_model_file)}
+    ready["output_dir"] = str(tmp_path / "out")
+    words = refusal(capsys, "inference.json", **ready, cdm_file=str(tmp_path / "away.pt"))
+    assert words.startswith("error: sampler.name: there is no trained CDM here") and not (tmp_path / "out").exists()
+    run("inference.json", **ready, cdm_file=str(tiny_cdm_file))
+    assert read_provenance(tmp_path / "out" / "T2FLAIR.nii.gz")["prior"]["name"] == "cdm"
+    captured = capsys.readouterr()
+    assert "| T2FLAIR | synthetic" in captured.out and "cdm, 20 steps, 2 samples" in captured.out
+    assert "24/24 network passes" in captured.err  # 12 slices, 2 samples
+    assert "this is CDM and no prior" in refusal(
+        capsys, "generate.json", output_dir=str(tmp_path / "drawn"), model_file=str(tiny_cdm_file)
+    )
+
+
 def test_the_batch_size_changes_nothing(small_study, tiny_model_file, tmp_path):
     common = {"study": str(small_study / "study.json"), "model_file": str(tiny_model_file)}
     for batch_size in (5, 24):

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from any2all.bench import rivals
+from any2all.bench import presets, rivals, translation
 from any2all.bench.meter import measured
 from any2all.bench.rivals import Row
+from any2all.cdm.predictor import load_cdm
 from any2all.evaluation.tasks import Method
+from any2all.study import load_study
 
 CPU = torch.device("cpu")
 
@@ -82,3 +84,16 @@ def test_the_table_gives_ratios():
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     assert cells[2] == ["mds-150", "150", "200.0", "1.000", "3.1 %", "120", "all steps"]
     assert cells[3] == ["SENSE", "–", "50.0", "0.250", "–", "n/a", "all steps"]
+
+
+def test_cdm_is_timed_beside_mds_on_the_images_of_the_study(tiny_prior, tiny_cdm_file, small_study, monkeypatch):
+    monkeypatch.setattr(translation, "MDS_STEPS", 6)
+    spec = load_study(small_study / "study.json", tiny_prior.stack)
+    assert spec.undersampled == ("T2FLAIR",) and translation.images_only(spec).measured == ()
+    rows = translation.rows(spec, tiny_prior, load_cdm(tiny_cdm_file, autocast=False), 3)
+    assert [(r["name"], r["passes"], r["slices"]) for r in rows] == [
+        ("mds-6", 6, 3),
+        ("cdm", 1, 3),
+        ("cdm, 4 samples", 4, 3),
+    ]
+    assert all(r["seconds"] > 0 for r in rows) and presets.table(rows).splitlines()[0].endswith("ratio to mds-6 |")

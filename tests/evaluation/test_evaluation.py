@@ -18,7 +18,7 @@ from any2all.evaluation.evaluate import Evaluation
 from any2all.evaluation.predictions import Prediction, PredictionFolder
 from any2all.evaluation.ranks import Ranks
 from any2all.evaluation.records import Record
-from any2all.evaluation.report import publish
+from any2all.evaluation.report import notes, publish
 from any2all.evaluation.results import BEST, Results
 from any2all.evaluation.rivalry import against_mps, against_regression, more_is_better
 from any2all.evaluation.tasks import Method, Task, changed, chosen
@@ -305,3 +305,36 @@ def test_settings_to_try_are_every_combination():
     assert tried[3]["name"] == "gamma=5 eta_convention=ddim"
     with pytest.raises(Any2allError):
         variations({"name": "m"}, ["gamma"])
+
+
+CDM_ROWS = [
+    {"name": name, "peer": name, "samples": 2} for name in ("cdm", "cdm-unconditional", "cdm-null", "cdm-oracle")
+]
+
+
+def test_the_four_rows_of_cdm_are_tried_where_images_are_given(tiny_prior, tiny_cdm_file, tmp_path):
+    """Each guidance predicts something else; samples only where something is drawn; the oracle is no rival."""
+    found = evaluation(tiny_prior, tmp_path, CDM_ROWS, models=tiny_cdm_file.parent)
+    assert {trial.task.name for trial in found.plan()} == {"T1"}
+    drawn = {trial.method.name: found.predict(trial).images["CT"] for trial in found.plan()}
+    assert {name: len(images) for name, images in drawn.items()} == {
+        **{"cdm": 2, "cdm-unconditional": 2, "cdm-null": 1, "cdm-oracle": 1}
+    }
+    first = [images[0] for images in drawn.values()]
+    assert all(np.abs(a - b).max() > 1e-4 for i, a in enumerate(first) for b in first[:i])
+    assert found.mark(found.plan()[0]) != found.mark(found.plan()[2])
+    oracle, plain = found.methods[3], found.methods[0]
+    assert oracle.sees_truth and not plain.sees_truth and plain.draws_samples and not oracle.draws_samples
+    assert any("cdm-oracle looks at the truth" in note for note in notes(found))
+
+
+def test_the_oracle_is_shown_the_slices_that_are_tried(tiny_prior, tiny_cdm_file, tmp_path):
+    rows = [CDM_ROWS[3], {**CDM_ROWS[3], "name": "two", "slices": 2}]
+    found = evaluation(tiny_prior, tmp_path, rows, models=tiny_cdm_file.parent)
+    whole, two = (found.predict(trial) for trial in found.plan())
+    assert np.allclose(whole.images["CT"][:, list(two.slices)], two.images["CT"], atol=0.02)
+
+
+def test_without_cdm_its_rows_are_left_out_in_words(tiny_prior, tmp_path):
+    found = evaluation(tiny_prior, tmp_path, CDM_ROWS[:1], models=tmp_path)
+    assert found.plan() == [] and "cdm.pt is not beside the evaluated prior" in found.left_out["cdm"]

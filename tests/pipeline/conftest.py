@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from any2all.diffusion.prior import NetworkPrior
 from any2all.output import Result
-from any2all.pipeline import Run, run_study
+from any2all.pipeline import run_study
+from any2all.run import Run
 
 ONE_PASS = {"name": "mcs", "steps": 1, "samples": 1}
 FIVE_PASSES = {"name": "mcs", "steps": 5, "samples": 1, "consistency": "calibrated"}

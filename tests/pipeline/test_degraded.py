@@ -23,7 +23,7 @@ from any2all.evaluation.baselines import AS_GIVEN, baselines_of
 from any2all.frame import lay_frame, measure
 from any2all.geometry import Grid, Volume, resample
 from any2all.inputs import aligned, read_inputs, with_thin_slices
-from any2all.pipeline import Run
+from any2all.run import Run
 from any2all.stack import load_stack
 from any2all.study import parse_study
 from scipy.ndimage import gaussian_filter

@@ -9,7 +9,7 @@ from any2all.diffusion.prior import NetworkPrior
 from any2all.errors import Cancelled
 from any2all.intensity import to_u
 from any2all.output import read_provenance
-from any2all.pipeline import Run
+from any2all.run import Run
 
 FILES = ["CT.nii.gz", "CT_std.nii.gz", "T2FLAIR.nii.gz", "T2FLAIR_std.nii.gz", "report.png", "summary.json"]
 

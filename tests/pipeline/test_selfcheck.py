@@ -6,7 +6,7 @@ from itertools import combinations
 import pytest
 from any2all.diffusion.selfcheck import KINDS, SelfCheck
 from any2all.errors import Cancelled
-from any2all.pipeline import Run
+from any2all.run import Run
 
 ONE_PASS = {"name": "mcs", "steps": 1, "samples": 1}
 GIVEN = {name: {"status": "available", "file": f"{name}.nii.gz"} for name in ("T1", "T2FLAIR")}

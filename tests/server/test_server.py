@@ -20,13 +20,13 @@ GIVEN = ("T1", "T2", "T2FLAIR")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, tiny_model_file, phantom_files):
+def server(tmp_path_factory, tiny_model_file, tiny_cdm_file, phantom_files):
     folder = tmp_path_factory.mktemp("server")
     subject = folder / "studies" / "p01"
     subject.mkdir(parents=True)
     for name in GIVEN:
         shutil.copy(phantom_files / f"{name}.nii.gz", subject)
-    server = Server(folder, tiny_model_file, conf={"queue": 30, "batch_size": 4})
+    server = Server(folder, tiny_model_file, conf={"queue": 30, "batch_size": 4, "cdm_file": tiny_cdm_file})
     yield server
     server.stop()
 
@@ -48,8 +48,33 @@ def test_info_says_what_a_client_needs(server):
     assert set(info["presets"]) == {"fast", "balanced", "best"}
     assert all(s > 0 for p in info["presets"].values() for s in p["seconds_per_slice"].values())
     assert info["prior"]["sha256"] and info["samplers"]["mcs"]["steps"] == 10 and info["limits"]["queue"] == 30
+    cdm = info["samplers"]["cdm"]
+    assert (cdm["steps"], cdm["samples"], cdm["takes"]) == (20, 4, ["available"]) and len(
+        cdm["weights"]["sha256"]
+    ) == 64
+    assert {"available", "undersampled"} < set(info["samplers"]["mcs"]["takes"])
     text = json.dumps(info)
     assert str(server.folder) not in text and "token" not in text.lower()
+
+
+def test_cdm_fills_a_study_and_refuses_what_it_cannot_translate(server, phantom_files):
+    cdm = {"sampler": {"name": "cdm", "samples": 2}}
+    reply = server.submit(phantom_files, study(outputs=("CT",), **cdm))
+    job = server.wait(reply.json()["job_id"])
+    assert (
+        job["state"] == "done"
+        and job["step"] == job["total"]
+        and {r["role"] for r in job["results"]} == {"mean", "std"}
+    )
+    got = server.http.get(f"/any2all/v1/jobs/{reply.json()['job_id']}/results/summary.json").json()
+    assert got["provenance"]["prior"]["name"] == "cdm"
+    refused = server.submit(phantom_files, study(raw=True, **cdm))
+    error = refused.json()
+    assert refused.status_code == 422 and error["key"] == "modalities.T2FLAIR.status"
+    assert error["allowed"] == ["available", "missing"] and error["hint"].startswith("mcs and mds")
+    params = {"params": json.dumps({"outputs": ["CT"], "sampler": {"name": "cdm", "samples": 1}})}
+    stock = server.http.post("/infer/any2all?image=p01&output=image", data=params)
+    assert stock.status_code == 200 and b"SYNTHETIC" in bytes(volume(stock.content).header["descrip"])
 
 
 def test_a_study_of_three_files_comes_back_on_its_own_grid(server, phantom_files):

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 from any2all.errors import Any2allError
+from lib.replies import OTHER_STATUS, STATUS
+from lib.service import Service
 from lib.settings import BUNDLE, Limits, ServerSettings
+from server_builders import study
 
 TOKEN = "a-token-of-enough-letters"
 
@@ -86,3 +89,22 @@ def test_the_deployment_templates_name_settings_that_exist():
     known = {f.name for f in fields(Limits)} | {"work_dir", "model_file", "device", "batch_size", "token", "token_file"}
     named = set(re.findall(r"ANY2ALL_([A-Z_]+)\b", text))
     assert named and {name for name in named if name.lower() not in known} == set()
+
+
+def test_cdm_is_the_file_beside_the_prior_where_it_is_there(tmp_path):
+    (tmp_path / "model.pt").touch()
+    assert read({"model_file": tmp_path / "model.pt"}).cdm_file is None
+    (tmp_path / "cdm.pt").touch()
+    assert read({"model_file": tmp_path / "model.pt"}).cdm_file == tmp_path / "cdm.pt"
+    error = refusal({"cdm_file": tmp_path / "other.pt"})
+    assert error.key == "conf.cdm_file" and error.value.endswith("other.pt")
+
+
+def test_a_server_without_cdm_does_not_list_it_and_refuses_it_in_words(tmp_path, tiny_model_file, phantom_files):
+    service = Service(ServerSettings(work_dir=tmp_path / "work", model_file=tiny_model_file), tmp_path)
+    assert set(service.info()["samplers"]) == {"mcs", "mds", "mps"}
+    with pytest.raises(Any2allError, match="there is no trained CDM here") as refused:
+        service.checked(study(sampler={"name": "cdm"}), phantom_files)
+    error = refused.value
+    assert (error.key, error.value, error.code) == ("sampler.name", "cdm", "cdm_unavailable")
+    assert error.allowed == ("mcs", "mds", "mps") and STATUS.get(error.code, OTHER_STATUS) == 422

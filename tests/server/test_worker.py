@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from any2all.cdm.source import CDMSource
 from lib import worker
 from lib.dispatch import Dispatcher
 from lib.jobs import Job, JobBook
@@ -159,12 +160,12 @@ def test_short_of_memory_the_study_is_filled_with_fewer_slices_at_once(
     monkeypatch.setattr(worker.pipeline, "run_study", short)
     ears = Ears()
     order = {"job": "j", "document": study(steps=1), "folder": str(phantom_files), "output": str(tmp_path / "out")}
-    worker.fill({**order, "batch_size": 12}, tiny_prior, ears, ears)
+    worker.fill({**order, "batch_size": 12}, tiny_prior, CDMSource(), ears, ears)
     assert tried == [12, 6, 3] and ears.heard[-1][0] == "done"
     assert [fields["batch_size"] for event, fields in ears.heard if event == "retry"] == [6, 3]
 
     monkeypatch.setattr(worker.pipeline, "run_study", lambda *a, **k: (_ for _ in ()).throw(error))
-    worker.fill({**order, "batch_size": 2, "output": str(tmp_path / "no")}, tiny_prior, ears, ears)
+    worker.fill({**order, "batch_size": 2, "output": str(tmp_path / "no")}, tiny_prior, CDMSource(), ears, ears)
     event, fields = ears.heard[-1]
     assert (
         event == "failed" and fields["error"]["code"] == "out_of_memory" and "one slice" in fields["error"]["message"]
@@ -175,8 +176,25 @@ def test_an_unexpected_error_is_told_by_its_kind_only(monkeypatch, tiny_prior, t
     monkeypatch.setattr(worker.pipeline, "run_study", lambda *a, **k: 1 / 0)
     monkeypatch.setattr(worker, "parse_study", lambda *a: None)
     ears = Ears()
-    worker.fill({"job": "j", "document": {}, "folder": "", "output": "", "batch_size": 1}, tiny_prior, ears, ears)
+    worker.fill(
+        {"job": "j", "document": {}, "folder": "", "output": "", "batch_size": 1}, tiny_prior, CDMSource(), ears, ears
+    )
     ((event, fields),) = ears.heard
     assert event == "failed" and fields["error"]["code"] == "failed"
     assert "ZeroDivisionError" in fields["error"]["message"] and "division by zero" not in str(fields)
     assert "division by zero" in capsys.readouterr().err
+
+
+def test_cdm_is_loaded_by_the_first_study_that_asks_for_it_and_its_passes_are_counted(
+    tiny_prior, tiny_cdm_file, tmp_path, phantom_files
+):
+    cdm, ears = CDMSource(tiny_cdm_file, autocast=False), Ears()
+    document = {**study(outputs=("CT",)), "sampler": {"name": "cdm", "samples": 2}}
+    order = {"job": "j", "folder": str(phantom_files), "batch_size": 24}
+    for name, asked in (("one", study(steps=1)), ("two", document)):
+        worker.fill({**order, "document": asked, "output": str(tmp_path / name)}, tiny_prior, cdm, ears, ears)
+        assert ears.heard[-1][0] == "done" and (cdm._loaded is not None) == (name == "two")
+    counted = [fields for event, fields in ears.heard if event == "progress" and "step" in fields]
+    assert (counted[-1]["step"], counted[-1]["total"]) == (2 * SLICES, 2 * SLICES)
+    assert {r["name"] for r in ears.heard[-1][1]["results"]} == {"CT.nii.gz", "CT_std.nii.gz"}
+    assert worker.cdm_seconds(cdm, tiny_prior) > 0 and worker.cdm_seconds(CDMSource(), tiny_prior) is None

@@ -38,6 +38,13 @@ def info_document() -> dict:
             "mcs": {"steps": 10, "samples": 4, "eta": 0.85},
             "mds": {"steps": 150, "samples": 4},
             "mps": {"steps": 1000, "samples": 4},
+            "cdm": {
+                "steps": 20,
+                "samples": 4,
+                "takes": ["available"],
+                "seconds_per_slice": 0.05,
+                "weights": {"sha256": "cd" * 32, "version": "0.1.0"},
+            },
         },
         "slice_mm": 5.0,
         "limits": {"upload_bytes": 2**20, "voxels": 2**27, "steps": 1000, "samples": 32, "queue": 2},

@@ -311,3 +311,48 @@ def test_a_newer_modules_form_keeps_what_is_known():
 
 def test_library_is_found():
     assert Path(Form.problem.__code__.co_filename).parent == lib_path.LIBRARY
+
+
+# -- CDM ---------------------------------------------------------------------------------------------------------------
+
+
+def test_cdm_is_sent_without_steps_and_counted_by_its_own_seconds(form, tmp_path):
+    form.sampler, form.steps, form.samples, form.seed = "cdm", 7, 3, 5
+    assert form.problem(INFO, SCENE) == ""
+    assert form.study_document()["sampler"] == {"name": "cdm", "samples": 3, "seed": 5}
+    assert form.expected_seconds(INFO, 30) == pytest.approx(0.05 * 30 * 3)
+    spec = pytest.importorskip("any2all.study.spec")
+    stack = pytest.importorskip("any2all.stack").load_stack()
+    presets = pytest.importorskip("any2all.study.presets")
+    (tmp_path / "T1.nii.gz").write_bytes(b"")
+    form.samples = None
+    for form.preset in ("fast", "balanced", "best"):
+        resolved = presets.resolve_sampler(spec.parse_study(form.study_document(), stack, tmp_path), "per_modality")
+        assert form.effective_sampler(INFO) == (resolved.name, resolved.steps, resolved.samples)
+
+
+def test_cdm_waits_until_nothing_is_undersampled(form):
+    form.sampler = "cdm"
+    form.rows["T2"] = Row("undersampled", "v2")
+    assert form.problem(INFO, SCENE) == (
+        "cdm takes only what is available, and T2 is undersampled: choose another sampler."
+    )
+    form.sampler = "mds"
+    assert form.problem(INFO, SCENE) == ""
+
+
+def test_a_server_without_cdm_offers_none(form):
+    document = info_document()
+    del document["samplers"]["cdm"]
+    form.sampler = "cdm"
+    info = ServerInfo.parse(document)
+    assert form.misfit("cdm", info) == "This server has no cdm."
+    form.fit(info)
+    assert form.sampler is None
+
+
+def test_a_server_that_does_not_say_what_its_samplers_take_is_asked_as_before(form):
+    assert INFO.samplers["mcs"].takes == ("available", "undersampled") and INFO.samplers["mcs"].weights is None
+    assert INFO.samplers["cdm"].weights.version == "0.1.0"
+    form.rows["T2"] = Row("undersampled", "v2")
+    assert form.misfit("mcs", INFO) == "" and form.misfit("cdm", INFO) != ""

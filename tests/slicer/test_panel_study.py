@@ -173,3 +173,25 @@ def test_advanced_settings_go_into_the_study(person):
     assert document["sampler"] == {"steps": 20, "samples": 2, "seed": 7}
     assert (document["reference"], document["registration"]) == ("T2", "none")
     assert "~ 10 s" in ui.presetBalanced.text  # 20 × 2 passes instead of 10 × 4
+
+
+def offered(person):
+    combo = person.ui.samplerCombo
+    return [combo.itemData(i) for i in range(combo.count)]
+
+
+def test_cdm_is_offered_only_where_it_applies_and_the_tool_tip_says_why_not(person):
+    add_volume("T1"), add_volume("T2")
+    person.connect()
+    ui = person.ui
+    assert offered(person) == ["", "mcs", "mds", "mps", "cdm"]
+    person.click("T2_undersampled")
+    assert offered(person) == ["", "mcs", "mds", "mps"]
+    assert "cdm takes only what is available, and T2 is undersampled" in ui.samplerCombo.toolTip
+    person.click("T2_available")
+    person.pick("samplerCombo", ui.samplerCombo.findData("cdm"))
+    assert person.panel.form.study_document()["sampler"] == {"name": "cdm"} and ui.applyButton.enabled
+    assert not ui.stepsSpin.enabled and ui.presetFast.text == "Fast  ~ 1 s"
+    person.click("T2_undersampled")
+    assert "cdm" in offered(person) and not ui.applyButton.enabled
+    assert ui.readyLabel.text.startswith("cdm takes only what is available")

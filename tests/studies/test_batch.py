@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,3 +223,22 @@ def test_a_stopped_run_leaves_nothing_half_written_and_goes_on(batch, monkeypatc
 def test_the_time_that_is_left():
     done = [Outcome("a", "filled", "", 90.0), Outcome("b", "kept", "", 0.1), Outcome("c", "filled", "", 110.0)]
     assert _left(done, 9) == "; about 10.0 min left" and _left(done, 3) == "" and _left(done[1:2], 3) == ""
+
+
+def test_cdm_fills_a_cohort_and_is_known_again_by_its_own_weights(cohort, tiny_model_file, tiny_cdm_file, capsys):
+    for subject in ("p1", "p2", "p4"):
+        shutil.rmtree(cohort / subject)
+    batch = Batch(cohort, tiny_model_file, capsys)
+    cdm = {"sampler": {"name": "cdm", "samples": 1}, "preset": None}
+    status, _, _ = batch.run(**cdm, cdm_file=str(cohort / "away.pt"))
+    failed = json.loads((batch.out / "failed" / "p3.json").read_text())
+    assert status == 1 and (failed["key"], failed["code"]) == ("sampler.name", "cdm_unavailable")
+    assert batch.run(**cdm, cdm_file=str(tiny_cdm_file))[0] == 0
+    first = batch.times()
+    assert (
+        batch.summary("p3")["provenance"]["prior"]["name"] == "cdm" and not (batch.out / "failed" / "p3.json").exists()
+    )
+    status, said, _ = batch.run(**cdm, cdm_file=str(tiny_cdm_file))
+    assert status == 0 and "1 kept" in said and batch.times() == first
+    status, _, said = batch.run(sampler={"name": "mcs", "steps": 1}, preset=None)
+    assert status == 1 and "prior, sampler" in json.loads((batch.out / "failed" / "p3.json").read_text())["message"]

@@ -389,3 +389,30 @@ def test_a_trajectory_belongs_to_raw_data(tmp_path):
         with pytest.raises(Any2allError, match=words) as caught:
             parse_study({"modalities": {"T1": entry}}, STACK, tmp_path)
         assert caught.value.key == "modalities.T1.trajectory"
+
+
+@pytest.mark.parametrize("preset, samples", [("fast", 1), ("balanced", 4), ("best", 8)])
+def test_cdm_draws_as_many_samples_as_the_preset_says_by_steps_of_its_own(folder, preset, samples):
+    settings = resolved(folder, preset=preset, sampler={"name": "cdm", "steps": 1}, noise_levels="shared")
+    assert (settings.name, settings.steps, settings.samples) == ("cdm", 20, samples)
+    assert resolved(folder, preset=preset, sampler={"name": "cdm", "samples": 3}).samples == 3
+
+
+def test_what_means_nothing_to_cdm_is_named(folder):
+    sampler = {"name": "cdm", "steps": 3, "seed": 4, "samples": 2, "eta": 0.5}
+    spec = parse_study(simple(sampler=sampler), STACK, folder)
+    assert ignored_keys(spec, resolve_sampler(spec, "per_modality")) == ("steps", "eta")
+
+
+def test_cdm_is_refused_where_an_image_is_not_clean(folder):
+    with pytest.raises(Any2allError, match="cdm translates clean images, and T2FLAIR is undersampled") as refused:
+        resolved(folder, raw=True, sampler={"name": "cdm"})
+    error = refused.value
+    assert (error.key, error.value) == ("modalities.T2FLAIR.status", "undersampled")
+    assert error.allowed == ("available", "missing") and error.hint.startswith("mcs and mds")
+
+
+def test_cdm_draws_nothing_from_nothing(folder):
+    error = refusal({"sampler": {"name": "cdm"}}, folder, purpose="generate")
+    assert (error.key, error.value) == ("sampler.name", "cdm") and "cannot draw whole stacks" in str(error)
+    assert refusal(simple(sampler={"name": "cdm", "guidance": "oracle"}), folder).key == "sampler.guidance"

@@ -34,7 +34,8 @@ class Derived:
         name: of the stack, such as T2FLAIR.
         statistic: mean or std.
         role: synthetic or reconstructed.
-        prior: version and sha256 of the weights.
+        network: what made it, ``prior`` or ``cdm``.
+        prior_version, prior_sha256: of its weights.
         sampler: what made it, in words.
         number: Series Number.
     """
@@ -45,6 +46,7 @@ class Derived:
     role: str
     units: str
     software: str
+    network: str
     prior_version: str
     prior_sha256: str
     sampler: str
@@ -60,10 +62,8 @@ class Derived:
         """Derivation Description."""
         what = "standard deviation of samples" if self.statistic == "std" else "mean of samples"
         how = "filled in without any data of this modality" if self.role == "synthetic" else "from undersampled data"
-        return (
-            f"{self.name}, {how} by a diffusion prior ({self.sampler}): {what}, in {self.units}. "
-            "An estimate, not for diagnosis."
-        )
+        who = "a diffusion prior" if self.network == "prior" else self.network
+        return f"{self.name}, {how} by {who} ({self.sampler}): {what}, in {self.units}. An estimate, not for diagnosis."
 
 
 def series_attributes(
@@ -83,7 +83,7 @@ def series_attributes(
     shared.FrameOfReferenceUID = frame_of_reference_uid
     shared.PositionReferenceIndicator = patient.get("PositionReferenceIndicator", "")
     shared.Manufacturer = MANUFACTURER
-    shared.ManufacturerModelName = f"prior {derived.prior_version}"
+    shared.ManufacturerModelName = f"{derived.network} {derived.prior_version}"
     shared.SoftwareVersions = derived.software
     shared.ContributingEquipmentSequence = Sequence([_equipment(derived, now)])
     shared.SOPClassUID = _CLASSES[derived.modality]
@@ -151,7 +151,7 @@ def _equipment(derived: Derived, now: datetime) -> Dataset:
     item = Dataset()
     item.PurposeOfReferenceCodeSequence = code("109102", "DCM", "Processing Equipment")
     item.Manufacturer = MANUFACTURER
-    item.ManufacturerModelName = f"prior {derived.prior_version}"
+    item.ManufacturerModelName = f"{derived.network} {derived.prior_version}"
     item.SoftwareVersions = derived.software
     item.ContributionDateTime = now.strftime("%Y%m%d%H%M%S")
     item.ContributionDescription = f"{derived.role} image; weights sha256 {derived.prior_sha256}"

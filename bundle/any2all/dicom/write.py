@@ -160,6 +160,7 @@ def _derived(file: Path, name: str, output: dict[str, Any], stack: Stack, index:
         role=output["role"],
         units=output["units"],
         software=str(origin.get("software") or f"any2all {__version__}"),
+        network=str(prior.get("name", "prior")),
         prior_version=str(prior.get("version", "unknown")),
         prior_sha256=str(prior.get("sha256", "unknown")),
         sampler=", ".join(f"{key} {sampler[key]}" for key in ("name", "steps", "samples", "seed") if key in sampler),

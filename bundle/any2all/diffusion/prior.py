@@ -209,12 +209,20 @@ def load_card(model_file: str | Path) -> PriorCard:
         if not file.is_file():
             raise _unusable("prior file not found", file)
     try:
-        card = PriorCard.from_json(json.loads(card_file.read_text()))
+        document = json.loads(card_file.read_text())
+        card = None if _is_cdm(document) else PriorCard.from_json(document)
     except (KeyError, TypeError, ValueError) as error:
         raise _unusable("the prior's card cannot be read", card_file) from error
+    if card is None:
+        raise _unusable("this is CDM and no prior: it translates given images and draws nothing else", model_file)
     if card.sha256 and file_sha256(model_file) != card.sha256:
         raise _unusable("weights do not match their card (sha256)", model_file)
     return card
+
+
+def _is_cdm(document: Any) -> bool:
+    """Whether this is the card of the second system (`cdm.card`)."""
+    return isinstance(document, dict) and "standardisation" in document
 
 
 def _unusable(message: str, file: Path) -> Any2allError:

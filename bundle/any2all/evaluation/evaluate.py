@@ -111,7 +111,7 @@ class Evaluation:
     def plan(self) -> list[Trial]:
         """What is tried, in order."""
         trials = [
-            Trial(cases, task, method, self._peers[method.name, cases.kind])
+            Trial(cases, task, method, self._shown(method, cases))
             for cases in self.sets
             for task in self.tasks
             for method in self.methods
@@ -174,8 +174,8 @@ class Evaluation:
         """Checksum of what a prediction depends on beside its names."""
         task = {"targets": trial.task.targets, "given": trial.task.given, "raw": trial.task.raw}
         simulation = trial.task.simulation_of(self.simulation)
-        prior = getattr(trial.peer, "prior", self.prior)
-        trained = [prior.card.sha256, prior.card.to_json()["calibration"]]
+        prior, cdm = getattr(trial.peer, "prior", self.prior), getattr(trial.peer, "cdm", None)
+        trained = [cdm.card.sha256] if cdm else [prior.card.sha256, prior.card.to_json()["calibration"]]
         return fingerprint(trial.method.settings(), task, trained, simulation, trial.cases.origin, self.seed)
 
     def _acquisitions(self, trial: Trial) -> dict[str, Any]:
@@ -187,6 +187,11 @@ class Evaluation:
 
     def _passes(self, trial: Trial) -> int:
         return trial.peer.passes(trial.task.raw, trial.task.given, trial.task.targets)
+
+    def _shown(self, method: Method, cases: Cases) -> Peer:
+        """The method's peer; one that is an upper bound has been shown the truth of these cases."""
+        peer = self._peers[method.name, cases.kind]
+        return peer.with_truth(cases.slices[method.chosen_slices(len(cases))]) if method.sees_truth else peer
 
     def _peer(self, method: Method, kind: str) -> Peer | None:
         """The method, ready to predict; None where what it needs is not there."""

@@ -98,7 +98,8 @@ def against_everyone(results: Results) -> Section | None:
     """`mcs` beside every other method on the same operators, seeds and slices: no task where it is clearly behind."""
     verdicts = []
     for method in results.evaluation.methods:
-        tried = [] if method.sampler == "mcs" and method.model is None else list(_beside(results, method))
+        no_rival = method.sees_truth or (method.sampler == "mcs" and method.model is None)
+        tried = [] if no_rival else list(_beside(results, method))
         if not tried:
             continue
         behind = [other for other, gap in tried if above_zero(gap) is False]

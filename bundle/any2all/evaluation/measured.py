@@ -19,7 +19,8 @@ from ..kspace.formats import RawKspace, read_kspace
 from ..kspace.holdout import HeldOut, hold_out
 from ..kspace.prepare import prepare
 from ..kspace.reconstruct import l1_wavelet, sense, zero_filled
-from ..pipeline import Progress, Run, run_study
+from ..pipeline import run_study
+from ..run import Progress, Run
 from .baselines import SENSE, ZERO_FILLED
 
 FRACTION, SEED = 0.1, 0

@@ -114,6 +114,9 @@ def notes(evaluation: Evaluation) -> list[str]:
     ]
     if evaluation.mean_image is None:
         found.append("This prior has no mean training image: synthetic images stand without that baseline.")
+    bounds = [method.name for method in evaluation.methods if method.sees_truth]
+    if bounds:
+        found.append(f"{', '.join(bounds)} looks at the truth: an upper bound that nobody has in practice, no result.")
     left_out = [f"{name} ({why})" for name, why in evaluation.left_out.items()]
     if left_out:
         found.append(f"Left out: {'; '.join(left_out)}.")

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..cdm.peer import cdm_peers
+from ..cdm.source import CDMSource
 from ..diffusion.prior import NetworkPrior, load_prior
 from ..errors import Any2allError
 from . import deepinv_import
 from .baselines import MEAN_IMAGE
 from .deepinv_peers import DeepinvDiffPIR, DeepinvDPS
 from .peers import MatchedCopy, MeanImage, Peer, SampledPeer, tuned_reconstructions
-from .tasks import Method
+from .tasks import CDM_PEERS, Method
 
 
 class LeftOutError(Any2allError):
@@ -30,7 +32,7 @@ class Roster:
 
     Args:
         prior: the prior that is evaluated.
-        models: folder of other priors that methods name; None: there are none.
+        models: folder of other priors that methods name, and of CDM; None: there are none.
         mean_image: (M, H, W) in u, the baseline of synthetic images.
         training: gives training slices (N, M, H, W) in u, when a peer has to be fitted.
         batch_size: rows (slice of a sample) that the network sees at once.
@@ -44,6 +46,7 @@ class Roster:
 
     def __post_init__(self) -> None:
         self._others: dict[str, NetworkPrior] = {}
+        self._cdm_file = CDMSource(self.models / "cdm.pt" if self.models else None, self.prior.device)
 
     def peer(self, method: Method, kind: str) -> Peer:
         """The method, ready to predict cases of a kind.
@@ -58,6 +61,7 @@ class Roster:
             MatchedCopy.name: lambda _: self._matched_copy,
             DeepinvDPS.name: self._dps,
             DeepinvDiffPIR.name: self._diffpir,
+            **dict.fromkeys(CDM_PEERS, self._cdm),
         }
         if method.peer in builders:
             return builders[method.peer](method)
@@ -94,6 +98,12 @@ class Roster:
     def _diffpir(self, method: Method) -> Peer:
         given = _given(steps=method.steps, zeta=method.zeta, lamda=method.lamda)
         return replace(DeepinvDiffPIR(self._prior_of_deepinv(method), method.name), **given)
+
+    def _cdm(self, method: Method) -> Peer:
+        if not self._cdm_file.present:
+            raise LeftOutError("cdm.pt is not beside the evaluated prior", key=f"method_list.{method.name}")
+        peers = cdm_peers(self._cdm_file.load(self.prior.card), self.batch_size)
+        return replace(peers[method.peer], rho=method.rho)
 
     def _prior_of_deepinv(self, method: Method) -> NetworkPrior:
         try:

@@ -17,10 +17,13 @@ from ..stack import Stack
 from .cases import Cases, Kind
 
 Applies = Literal["all", "raw", "images"]
-SAMPLING_PEERS = ("deepinv_DPS", "deepinv_DiffPIR")
+CDM_ORACLE = "cdm-oracle"  # looks at the truth: an upper bound, never a result
+CDM_PEERS = ("cdm", "cdm-unconditional", "cdm-null", CDM_ORACLE)
+SAMPLING_PEERS = ("deepinv_DPS", "deepinv_DiffPIR", "cdm", "cdm-unconditional")
 PEERS = (
     *("zero_filled", "SENSE", "L1_wavelet", "L1_wavelet_real", "TV", "mean_image", "matched_copy"),
-    *SAMPLING_PEERS,
+    *("deepinv_DPS", "deepinv_DiffPIR"),
+    *CDM_PEERS,
 )
 
 
@@ -148,6 +151,11 @@ class Method:
         if self.sampler is None:
             return self.peer in SAMPLING_PEERS
         return self.sampler != "mcs" or self.steps != 1
+
+    @property
+    def sees_truth(self) -> bool:
+        """Whether it looks at what it should predict: an upper bound to read others against, no rival to beat."""
+        return self.peer == CDM_ORACLE
 
     def build_sampler(self, stack: Stack) -> Sampler:
         """The sampler; what is None stays at its default."""

@@ -83,7 +83,7 @@ class ModalityDocument(_Document):
 class SamplerDocument(_Document):
     """What the study says about the sampler; anything left out comes from the preset."""
 
-    name: Literal["mps", "mds", "mcs"] | None = None
+    name: Literal["mps", "mds", "mcs", "cdm"] | None = None
     steps: int | None = Field(None, ge=1, le=1000)
     samples: int | None = Field(None, ge=1, le=1000)
     seed: Seed | None = None

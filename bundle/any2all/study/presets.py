@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..errors import Any2allError
-from .document import SamplerDocument
-from .spec import StudySpec
+from .document import SamplerDocument, Status
+from .spec import COUPLES_SLICES, StudySpec
 
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """A sampler with nothing left open. ``weights`` are per modality (mps); ``gamma`` is the one of mds."""
+    """A sampler with nothing left open. ``weights`` are per modality (mps); ``gamma`` is the one of mds.
 
-    name: Literal["mps", "mds", "mcs"]
+    ``cdm`` is no sampler of the prior but the second system; of the others it takes its place in a study.
+    """
+
+    name: Literal["mps", "mds", "mcs", "cdm"]
     steps: int
     samples: int
     seed: int
@@ -33,11 +36,14 @@ PRESETS: dict[str, tuple[int, int, Literal["calibrated", "moment"]]] = {  # mcs 
     "best": (20, 8, "moment"),
 }
 PAPER_STEPS = {"mps": 1000, "mds": 150}
+CDM_STEPS = 20  # of its small network of representations, as it was built; a study cannot choose them
 MCS_LEAST_STEPS_WITH_RAW_DATA = 5
+SAMPLERS = ("mcs", "mds", "mps")  # of the prior
 USED_BY = {  # keys that not every sampler listens to
-    "mps": {"zeta", "weights"},
-    "mds": {"eta", "eta_convention", "gamma", "faithful"},
-    "mcs": {"eta", "consistency"},
+    "mps": {"steps", "zeta", "weights"},
+    "mds": {"steps", "eta", "eta_convention", "gamma", "faithful"},
+    "mcs": {"steps", "eta", "consistency"},
+    "cdm": set(),
 }
 
 
@@ -48,7 +54,7 @@ def resolve_sampler(spec: StudySpec, noise_levels: Literal["shared", "per_modali
 
     Raises:
         Any2allError: mcs on a ``shared`` prior, mcs with too few steps for measured data, mps where slices are coupled,
-            several samples of one pass.
+            several samples of one pass, cdm where anything but clean images is given.
     """
     settings = preset_settings(spec.preset, bool(spec.available) and not spec.measured, spec.sampler)
     _check_sampler(settings, spec, noise_levels)
@@ -60,6 +66,8 @@ def resolve_sampler(spec: StudySpec, noise_levels: Literal["shared", "per_modali
 def preset_settings(preset: str, one_pass: bool, said: SamplerDocument | None = None) -> SamplerSettings:
     """A preset overruled by ``said``, unchecked. ``one_pass``: nothing but images is given, so `fast` needs no more."""
     said = said or SamplerDocument()
+    if said.name == "cdm":
+        said = said.model_copy(update={"steps": CDM_STEPS})
     steps, samples, consistency = PRESETS[preset]
     if preset == "fast" and one_pass:
         steps = 1
@@ -87,6 +95,14 @@ def ignored_keys(spec: StudySpec, settings: SamplerSettings) -> tuple[str, ...]:
     return tuple(k for k in spec.document.get("sampler", {}) if k in special - USED_BY[settings.name])
 
 
+def taken_by(sampler: str) -> tuple[Status, ...]:
+    """The statuses of data that a sampler can be given."""
+    if sampler == "cdm":
+        return ("available",)
+    left_out = ("missing", *(COUPLES_SLICES if sampler == "mps" else ()))
+    return tuple(status for status in get_args(Status) if status not in left_out)
+
+
 def _measured(spec: StudySpec) -> str:
     """Such as "T2FLAIR is undersampled and PET is noisy"."""
     return " and ".join(f"{name} is {spec.modalities[name].status}" for name in spec.measured)
@@ -104,6 +120,8 @@ def _check_sampler(settings: SamplerSettings, spec: StudySpec, noise_levels: str
             value="mcs",
             allowed=("mds", "mps"),
         )
+    if settings.name == "cdm":
+        _check_cdm(spec)
     if settings.name == "mps" and spec.coupled:
         name = spec.coupled[0]
         raise Any2allError(
@@ -127,4 +145,25 @@ def _check_sampler(settings: SamplerSettings, spec: StudySpec, noise_levels: str
             value=settings.samples,
             allowed="1",
             hint="more samples need more steps",
+        )
+
+
+def _check_cdm(spec: StudySpec) -> None:
+    """CDM translates clean images: what was measured otherwise it cannot use, and from nothing it makes nothing."""
+    if spec.measured:
+        name = spec.measured[0]
+        raise Any2allError(
+            f"cdm translates clean images, and {_measured(spec)}",
+            key=f"modalities.{name}.status",
+            value=spec.modalities[name].status,
+            allowed=("available", "missing"),
+            hint="mcs and mds take what was measured",
+        )
+    if not spec.available:
+        raise Any2allError(
+            "cdm translates images, and none is given",
+            key="sampler.name",
+            value="cdm",
+            allowed=SAMPLERS,
+            hint="whole stacks without any data are drawn from the prior",
         )

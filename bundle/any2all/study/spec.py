@@ -160,7 +160,7 @@ def parse_study(document: Any, stack: Stack, folder: str | Path, purpose: Purpos
     modalities = {
         name: _modality(name, parsed.modalities.get(name), stack[name].raw_data, root) for name in stack.names
     }
-    _check_purpose(modalities, purpose)
+    _check_purpose(modalities, purpose, parsed.sampler)
     return StudySpec(
         folder=root,
         subject=parsed.subject,
@@ -299,7 +299,7 @@ def _checked_orientation(codes: str | None, key: str) -> str | None:
     return codes
 
 
-def _check_purpose(modalities: dict[str, ModalitySpec], purpose: Purpose) -> None:
+def _check_purpose(modalities: dict[str, ModalitySpec], purpose: Purpose, sampler: SamplerDocument) -> None:
     given = [m.name for m in modalities.values() if m.status != "missing"]
     if purpose == "inference" and not given:
         raise Any2allError(
@@ -315,6 +315,13 @@ def _check_purpose(modalities: dict[str, ModalitySpec], purpose: Purpose) -> Non
             value=modalities[given[0]].status,
             allowed=("missing",),
             hint="a study with data is filled by inference",
+        )
+    if purpose == "generate" and sampler.name == "cdm":
+        raise Any2allError(
+            "cdm translates given images and cannot draw whole stacks",
+            key="sampler.name",
+            value="cdm",
+            hint="generate draws from the prior; leave the sampler out",
         )
 
 
