@@ -32,7 +32,7 @@ from .restore import Restoring, given_on_reference
 from .samplers import build_sampler
 from .samplers.base import Problem
 from .samplers.noise import VolumeNoise
-from .study import SamplerSettings, StudySpec, ignored_keys, load_study, resolve_sampler
+from .study import SamplerSettings, StudySpec, for_coupled_slices, ignored_keys, load_study, resolve_sampler
 
 Progress = Callable[[str, int, int], None]
 # Of the noise of slices that are as far apart as the prior's own (see the model card); of the network's errors as well:
@@ -112,6 +112,8 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
         frame = lay_frame(inputs, prior.card)
         measurements = measure(inputs, frame, prior.stack)
         problem = Problem.of(measurements, expected_shape(frame, prior), slice_correlation(frame, prior))
+        coupled = tuple(prior.stack.names[m] for m in problem.coupled)
+        settings = for_coupled_slices(settings, spec, coupled)
     with run.stage("self-check"):
         check = self_check(problem, frame, prior, run)
     if run.announce is not None:
@@ -137,7 +139,7 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
         reference=inputs.reference,
         given=given_on_reference(inputs, prior.stack),
         outputs=outputs,
-        warnings=[*inputs.warnings, *frame.warnings, *check.warnings, *_warnings(spec, prior, settings)],
+        warnings=[*inputs.warnings, *frame.warnings, *check.warnings, *_warnings(spec, prior, settings, coupled)],
         provenance=provenance(spec, prior, settings),
         seconds=run.seconds,
         reference_file=spec.modalities[spec.reference].file,
@@ -242,7 +244,7 @@ def provenance(spec: StudySpec, prior: NetworkPrior, settings: SamplerSettings) 
     }
 
 
-def _warnings(spec: StudySpec, prior: NetworkPrior, settings: SamplerSettings) -> list[str]:
+def _warnings(spec: StudySpec, prior: NetworkPrior, settings: SamplerSettings, coupled: tuple[str, ...]) -> list[str]:
     """What a reader of the result has to know beside the grids."""
     warnings = []
     trained_on = set(prior.card.training.get("file_sha256", ()))
@@ -253,7 +255,7 @@ def _warnings(spec: StudySpec, prior: NetworkPrior, settings: SamplerSettings) -
         warnings.append(f"sampler.{key} means nothing to {settings.name} and was ignored")
     if settings.name != "mcs" and spec.degraded:
         warnings.append(f"{settings.name} knows no noise: that of {', '.join(spec.degraded)} stays; mcs weighs it")
-    for name in spec.coupled:
+    for name in coupled:
         if settings.name == "mcs" and settings.consistency == "moment" or spec.sampler.consistency == "moment":
             warnings.append(f"{name} couples slices: its data consistency is calibrated, not by moments")
     if settings.samples == 1:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from any2all.diffusion.prior import PriorCard
-from any2all.frame import elsewhere, lay_frame
+from any2all.frame import lay_frame
+from any2all.other_grids import crossing, elsewhere
 from any2all.geometry import Grid, Volume
 from any2all.inputs import Inputs, RawData
 from any2all.kspace.reconstruct import first_reconstruction
@@ -69,7 +70,7 @@ def framed(other: RawData):
 def test_the_operator_explains_the_data_by_the_image_on_the_frame(case):
     other = raw("T2FLAIR", OTHERS[case])
     frame = framed(other)
-    channel = elsewhere(other, frame)
+    channel = elsewhere(other, frame.grid)
     assert isinstance(channel.operator, RegriddedFourier) and channel.data.shape[0] == frame.grid.shape[0]
     covered = channel.data.abs().flatten(1).sum(1) > 0
     u = torch.from_numpy(head(frame.grid))
@@ -98,7 +99,7 @@ def test_samples_return_to_the_other_acquisition_with_its_own_data(case):
 
 def test_the_same_planes_share_one_change_and_one_slice_each():
     other = raw("T2FLAIR", OTHERS["another matrix and field of view"])
-    channel = elsewhere(other, framed(other))
+    channel = elsewhere(other, framed(other).grid)
     assert channel.data.shape[1] == 4 and len(channel.operator.change._index) == 1
 
 
@@ -106,7 +107,7 @@ def test_where_nothing_was_acquired_the_prior_alone_decides():
     short = canonical_grid((3, 80, 72), (5.0, 3.0, 3.0), (0, 0, -7.5))
     other = raw("T2FLAIR", short)
     frame = framed(other)
-    channel = elsewhere(other, frame)
+    channel = elsewhere(other, frame.grid)
     empty = channel.data.abs().flatten(1).sum(1) == 0
     assert 3 <= int(empty.sum()) < frame.grid.shape[0]
     x0 = torch.rand(frame.grid.shape)
