@@ -172,7 +172,7 @@ def _other_grid_warnings(inputs: Inputs, frame: Frame) -> list[str]:
         angle = tilt_degrees(item.grid, frame.grid)
         if crosses(item.grid, frame.grid):
             warnings.append(
-                f"slices of {item.name} cross the sampled ones at {angle:.0f} degrees: solved as whole volumes"
+                f"slices of {item.name} cross the sampled ones at {angle:.0f} degrees: they are solved as one volume"
             )
             low, high = head_bounds(item.mask, item.grid, frame.grid)[0]
             beyond = max(0.0, -0.5 * step - low) + max(0.0, high - (frame.grid.shape[0] - 0.5) * step)

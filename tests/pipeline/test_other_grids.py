@@ -10,11 +10,11 @@ import pytest
 import torch
 from any2all.diffusion.prior import PriorCard
 from any2all.frame import lay_frame
-from any2all.other_grids import crossing, elsewhere
 from any2all.geometry import Grid, Volume
 from any2all.inputs import Inputs, RawData
 from any2all.kspace.reconstruct import first_reconstruction
 from any2all.kspace.simulate import simulate_kspace
+from any2all.other_grids import elsewhere
 from any2all.physics.measurements import Measurements
 from any2all.physics.regrid import RegriddedFourier
 from any2all.physics.solve import DataConsistency
