@@ -82,7 +82,7 @@ def test_solves_are_the_dense_ones_in_the_prior_range(case, correlation):
     normal = operator.normal(basis.reshape(size, *SHAPE)).reshape(size, size)
     index = torch.arange(SHAPE[0], dtype=torch.float64)
     along_z = correlation ** (index[:, None] - index).abs()
-    precision = torch.kron(torch.linalg.inv(along_z), torch.eye(size // SHAPE[0], dtype=torch.float64))
+    precision = torch.kron(torch.linalg.inv(along_z).contiguous(), torch.eye(size // SHAPE[0], dtype=torch.float64))
     expected = torch.linalg.solve(precision + gamma * normal, gamma * operator.adjoint(channel.data).flatten())
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
