@@ -17,6 +17,7 @@ from any2all.kspace.reconstruct import first_reconstruction
 from any2all.kspace.simulate import simulate_kspace
 from any2all.other_grids import crosses, crossing, elsewhere
 from any2all.physics.measurements import Measurements
+from any2all.physics.operators import MulticoilFourier
 from any2all.physics.regrid import RegriddedFourier
 from any2all.physics.solve import DataConsistency
 from any2all.restore import reconstructed
@@ -121,7 +122,7 @@ def test_slices_that_cross_the_frame_are_explained_by_its_volume(case):
     x = solver.proximal(torch.full_like(u, -1)[None], 100.0, torch.zeros(1, dtype=torch.long))[0]
     error = float(((x + 1) / 2 - u)[1:-1].norm() / u[1:-1].norm())
     print(f"{case}: misfit of the truth {misfit:.3f}, error of the solve {error:.3f}")
-    assert misfit < 0.06 and error < 0.06
+    assert misfit < 0.1 and error < 0.03
 
 
 @pytest.mark.parametrize("case", CROSSING)
@@ -207,10 +208,15 @@ def write_sagittal(desk, name: str) -> np.ndarray:
     return slices
 
 
+SHADING = ((0.4, 64, (64, 1, 1)), (0.3, 64, (64, 1)), (0.3, 12, (12,)))  # so that no axis is like its reverse
+
+
 @pytest.mark.parametrize("companion", [True, False])
 def test_a_study_of_sagittal_raw_data(desk, companion):
     """Whatever the random prior says of it, T2FLAIR comes back the right way round: beside T1 on T1's grid, alone on
     its own."""
+    lopsided = sum(w * np.linspace(-1, 1, n).reshape(s) for w, n, s in SHADING)
+    desk.rewrite("T2FLAIR", lambda data: data * (1 + lopsided))
     slices = write_sagittal(desk, "T2FLAIR")
     entries = {"T1": {"status": "available", "file": "T1.nii.gz"}} if companion else {}
     entries["T2FLAIR"] = {"status": "undersampled", "kspace": "T2FLAIR.npz", "orientation": "RSA"}
@@ -222,14 +228,15 @@ def test_a_study_of_sagittal_raw_data(desk, companion):
     found, given = made.get_fdata(), truth.get_fdata()
     if companion:
         assert np.abs(made.affine - truth.affine).max() < 1e-5
-        blurred = slices[::-1, :, ::-1].transpose(1, 2, 0).repeat(2, axis=2)  # (S, P, L)
-        given = blurred.transpose(2, 1, 0)[::-1, ::-1]
         assert result.outputs[0].effective_resolution_mm == (4.0, 8.0, 6.0)
     else:
         assert (
             nib.aff2axcodes(made.affine) == ("R", "S", "A") and np.abs(made.affine[:3, 3] - (-124, -33, -126)).max() < 1
         )
-        given = slices
+        given, file = slices, np.load(desk.folder / "T2FLAIR.npz")
+        operator = MulticoilFourier(torch.from_numpy(file["mask"]), torch.from_numpy(file["coil_maps"]))
+        data = operator.forward(torch.from_numpy(found.astype(np.float32))).numpy()
+        assert np.linalg.norm(data - file["kspace"]) < 0.1 * np.linalg.norm(file["kspace"])
     assert found.shape == given.shape
 
     def error(image: np.ndarray) -> float:
@@ -237,7 +244,7 @@ def test_a_study_of_sagittal_raw_data(desk, companion):
 
     upright, turned = error(given), [error(np.flip(given, axis)) for axis in range(3)]
     print(f"{companion}: {upright:.3f}, turned {turned}")
-    assert upright < 0.1 and upright < 0.7 * min(turned)
+    assert upright < 0.15 and upright < 0.5 * min(turned)
 
 
 def test_mps_refuses_raw_data_that_couples_slices(desk):
