@@ -12,7 +12,8 @@ import torch
 
 from .geometry import Grid, Volume, resample
 from .inputs import RawData
-from .physics.grids import index_map, matching_matrix
+from .physics.fourier import fft2c, ifft2c
+from .physics.grids import fourier_crop, index_map, matching_matrix
 from .physics.image_operators import VolumeMap
 from .physics.measurements import Channel
 from .physics.regrid import InPlaneChange, RegriddedFourier
@@ -49,8 +50,9 @@ def crossing(item: RawData, grid: Grid) -> Channel:
     weights = thick_slice_weights(change, grid.shape, coarse.shape, 0, grid.spacing_mm, profile)
     seen = (np.diff(weights.indptr) > 0).reshape(coarse.shape)
     head = resample(Volume(item.mask.astype(np.float32), item.grid), coarse, antialias=False).data
-    beyond = resample(Volume(item.first.data / item.scale, item.grid), coarse).data * head * ~seen
-    data = channel.data - channel.operator.forward(torch.from_numpy(beyond)) if beyond.any() else channel.data
+    first = fourier_crop(fft2c(torch.from_numpy(item.first.data / item.scale)), (coarse.shape[1], coarse.shape[2]))
+    beyond = ifft2c(first).real * torch.from_numpy(head * ~seen)
+    data = channel.data - channel.operator.forward(beyond) if beyond.any() else channel.data
     operator = VolumeFourier(VolumeMap(weights, grid.shape, coarse.shape), channel.operator).by_rows()
     return Channel("undersampled", operator, data[None], channel.noise_std)
 
