@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +17,7 @@ from .run import Run
 from .samplers import build_sampler
 from .samplers.base import Problem
 from .samplers.noise import VolumeNoise
-from .study import SamplerSettings, StudySpec, resolve_sampler
+from .study import SamplerSettings, StudySpec, for_coupled_slices, resolve_sampler
 
 # Of the noise of slices that are as far apart as the prior's own (see the model card); of the network's errors as well:
 # a thick T2FLAIR gains 0.6 dB over errors that are taken for independent.
@@ -44,6 +44,9 @@ class Filling(Protocol):
     @property
     def training(self) -> dict[str, Any]:
         """How these weights were trained, as their card says."""
+
+    def for_coupled_slices(self, coupled: tuple[str, ...]) -> Filling:
+        """The same, knowing which modalities' data couples slices (`study.for_coupled_slices`)."""
 
     def forecast(self, problem: Problem, run: Run) -> Forecast:
         """What `draw` will do and how long it should take."""
@@ -103,6 +106,9 @@ class PriorFilling:
     def training(self) -> dict[str, Any]:
         return self.prior.card.training
 
+    def for_coupled_slices(self, coupled: tuple[str, ...]) -> PriorFilling:
+        return replace(self, settings=for_coupled_slices(self.settings, self.spec, coupled))
+
     def forecast(self, problem: Problem, run: Run) -> Forecast:
         slices, _, *matrix = problem.shape
         spec, prior = self.spec, self.prior
@@ -153,6 +159,9 @@ class CDMFilling:
     @property
     def training(self) -> dict[str, Any]:
         return self.cdm.card.training
+
+    def for_coupled_slices(self, coupled: tuple[str, ...]) -> CDMFilling:
+        return self
 
     def forecast(self, problem: Problem, run: Run) -> Forecast:
         slices, _, *matrix = problem.shape

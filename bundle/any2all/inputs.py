@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -39,7 +39,7 @@ class GivenImage:
 
 @dataclass(frozen=True, eq=False)
 class RawData:
-    """Undersampled k-space. ``first`` is a classical reconstruction on the acquisition's canonical grid.
+    """Undersampled k-space. ``first`` is a classical reconstruction on the acquisition's grid.
 
     ``truth`` is the image that the k-space was simulated from, in its units, or None for measured data.
     """
@@ -53,8 +53,13 @@ class RawData:
 
     @property
     def grid(self) -> Grid:
-        """The acquisition grid, canonical."""
+        """The acquisition grid: canonical where its slices are transverse, else in its own order of axes."""
         return self.first.grid
+
+    @property
+    def transverse(self) -> bool:
+        """Whether its slices lie as the prior's do, if not exactly."""
+        return self.grid.codes == CANONICAL_CODES
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +115,8 @@ def _raw_data(modality: ModalitySpec, stack: Stack, centre: Grid | None) -> RawD
         acquisition, grid, truth = _simulated(modality, stack)
         what = "file"
     else:
-        acquisition = _measured(modality)
-        grid, truth, what = _raw_grid(modality, acquisition, centre), None, "kspace"
+        acquisition, codes = _measured(modality)
+        grid, truth, what = _raw_grid(modality, acquisition, codes, centre), None, "kspace"
     first = Volume(first_reconstruction(acquisition), grid)
     mask = head_mask(first.data)
     return RawData(modality.name, acquisition, first, mask, _scale(modality.name, first.data, mask, stack, what), truth)
@@ -129,7 +134,8 @@ def _simulated(modality: ModalitySpec, stack: Stack) -> tuple[Acquisition | NonC
     return acquisition, truth.grid, truth
 
 
-def _measured(modality: ModalitySpec) -> Acquisition | NonCartesianAcquisition:
+def _measured(modality: ModalitySpec) -> tuple[Acquisition | NonCartesianAcquisition, str]:
+    """The data, and where its axes grow to."""
     key = f"modalities.{modality.name}"
     raw = read_kspace(modality.kspace, f"{key}.kspace", modality.trajectory)
     if modality.coil_maps is not None and isinstance(raw, RawSamples):
@@ -137,29 +143,37 @@ def _measured(modality: ModalitySpec) -> Acquisition | NonCartesianAcquisition:
     elif modality.coil_maps is not None:
         maps = read_coil_maps(modality.coil_maps, raw.kspace, f"{key}.coil_maps")
         raw = replace(raw, coil_maps=maps)
+    placed, codes = _placed(raw, modality)
     with _keys_of(modality):
-        return prepare(_placed(raw, modality), modality.noise_std)
+        return prepare(placed, modality.noise_std), codes
 
 
-def _placed(raw: RawKspace | RawSamples, modality: ModalitySpec) -> RawKspace | RawSamples:
+def _placed(raw: RawKspace | RawSamples, modality: ModalitySpec) -> tuple[RawKspace | RawSamples, str]:
     """Raw data with the geometry that counts: its file's, unless the study says otherwise or the file says nothing.
 
-    Without the file's, the axes are turned as ``orientation`` says (else as the file does, where it says anything), and
-    where the data lies, `_raw_grid` takes from the reference.
+    Without the file's, the axes grow to where ``orientation`` says (else the file, where it says anything), after
+    transverse slices were turned to (S, P, L); where the data lies, `_raw_grid` takes from the reference.
     """
     known = raw.affine is not None and modality.geometry == "header"
     if known and (modality.voxel_size_mm or modality.orientation):
         note = "the file says where it lies: voxel_size_mm and orientation of the study were not used"
         return replace(raw, notes=(*raw.notes, note))
     if known:
-        return raw
+        return raw, "".join(CANONICAL_CODES)
     raw = replace(raw, voxel_size_mm=modality.voxel_size_mm or raw.voxel_size_mm)
     if modality.orientation is not None:
-        codes = orientations.axcodes2ornt(modality.orientation)
-        directions = np.zeros((3, 3))
-        directions[codes[:, 0].astype(int), [0, 1, 2]] = codes[:, 1]
-        raw = replace(raw, affine=nib.affines.from_matvec(directions))
-    return replace(oriented(raw), affine=None)
+        raw = replace(raw, affine=nib.affines.from_matvec(_directions(modality.orientation)))
+    raw = oriented(raw)
+    codes = CANONICAL_CODES if raw.affine is None else nib.aff2axcodes(raw.affine)
+    return replace(raw, affine=None), "".join(codes)
+
+
+def _directions(codes: Sequence[str]) -> np.ndarray:
+    """RAS unit vectors (3, 3), one column for each code."""
+    axes = orientations.axcodes2ornt(codes)
+    directions = np.zeros((3, 3))
+    directions[axes[:, 0].astype(int), [0, 1, 2]] = axes[:, 1]
+    return directions
 
 
 @contextmanager
@@ -174,20 +188,14 @@ def _keys_of(modality: ModalitySpec) -> Iterator[None]:
         ) from None
 
 
-def _raw_grid(modality: ModalitySpec, acquisition: Acquisition | NonCartesianAcquisition, centre: Grid | None) -> Grid:
-    """Where the file says; else axial, as k-space without orientation is taken to be, about the centre of the reference
-    image (of the first one where the reference is raw data, of the world where there is none)."""
+def _raw_grid(
+    modality: ModalitySpec, acquisition: Acquisition | NonCartesianAcquisition, codes: str, centre: Grid | None
+) -> Grid:
+    """Where the file says; else its axes grow to ``codes`` in the reference image's directions, about its centre (those
+    of the first image where the reference is raw data, of the world where there is none)."""
     shape = (acquisition.kspace.shape[0], *acquisition.matrix)
     if acquisition.affine is not None:
-        grid = Grid(shape, acquisition.affine)
-        if grid.codes != CANONICAL_CODES:
-            raise Any2allError(
-                "the slices of this raw data are not transverse, and the prior's are",
-                key=f"modalities.{modality.name}.kspace",
-                value=f"axes grow to {', '.join(grid.codes)}",
-                allowed="transverse slices",
-            )
-        return grid
+        return Grid(shape, acquisition.affine)
     if acquisition.voxel_size_mm is None:
         raise Any2allError(
             "this raw data says nothing of its voxel size",
@@ -195,9 +203,9 @@ def _raw_grid(modality: ModalitySpec, acquisition: Acquisition | NonCartesianAcq
             allowed="[H, W, slice] in mm",
         )
     h, w, z = acquisition.voxel_size_mm
-    directions = np.array([[0, 0, -1], [0, -1, 0], [1, 0, 0]], dtype=float)
-    if centre is not None:
-        directions = centre.affine[:3, :3] / np.array(centre.spacing_mm)
+    directions = _directions(codes)
+    if centre is not None:  # which is canonical
+        directions = centre.affine[:3, :3] / np.array(centre.spacing_mm) @ _directions(CANONICAL_CODES).T @ directions
     affine = np.eye(4)
     affine[:3, :3] = directions * np.array([z, h, w])
     middle = (np.array(shape) - 1) / 2

@@ -62,6 +62,8 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
         measurements = measure(inputs, frame, prior.stack)
         rho = slice_correlation(frame, prior.card.spacing_mm[2])
         problem = Problem.of(measurements, expected_shape(frame, prior), rho)
+        coupled = tuple(prior.stack.names[m] for m in problem.coupled)
+        filling = filling.for_coupled_slices(coupled)
     with run.stage("self-check"):
         check = self_check(problem, frame, prior, run)
     if run.announce is not None:
@@ -87,7 +89,7 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
         reference=inputs.reference,
         given=given_on_reference(inputs, prior.stack),
         outputs=outputs,
-        warnings=[*inputs.warnings, *frame.warnings, *check.warnings, *_warnings(spec, filling)],
+        warnings=[*inputs.warnings, *frame.warnings, *check.warnings, *_warnings(spec, filling, coupled)],
         provenance=provenance(spec, prior, filling),
         seconds=run.seconds,
         reference_file=spec.modalities[spec.reference].file,
@@ -151,7 +153,7 @@ def provenance(spec: StudySpec, prior: NetworkPrior, filling: Filling) -> dict[s
     }
 
 
-def _warnings(spec: StudySpec, filling: Filling) -> list[str]:
+def _warnings(spec: StudySpec, filling: Filling, coupled: tuple[str, ...]) -> list[str]:
     """What a reader of the result has to know beside the grids."""
     warnings, settings = [], filling.settings
     trained_on = set(filling.training.get("file_sha256", ()))
@@ -163,7 +165,7 @@ def _warnings(spec: StudySpec, filling: Filling) -> list[str]:
         warnings.append(f"sampler.{key} means nothing to {settings.name} and was ignored")
     if settings.name != "mcs" and spec.degraded:
         warnings.append(f"{settings.name} knows no noise: that of {', '.join(spec.degraded)} stays; mcs weighs it")
-    for name in spec.coupled:
+    for name in coupled:
         if settings.name == "mcs" and settings.consistency == "moment" or spec.sampler.consistency == "moment":
             warnings.append(f"{name} couples slices: its data consistency is calibrated, not by moments")
     if settings.samples == 1:

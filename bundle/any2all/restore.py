@@ -149,15 +149,26 @@ def reconstructed(samples: Tensor, raw: RawData, frame: Frame, card: PriorCard, 
 
 
 def _on_acquisition_grid(samples: Tensor, raw: RawData, frame: Frame) -> tuple[Tensor, Tensor]:
-    """Samples (K, Z, H, W) carried to the acquisition's slices that were sampled, and the indices of these."""
+    """Samples (K, Z, H, W) carried to the acquisition's slices that were sampled, and the indices of these.
+
+    Where such a slice leaves the sampled volume, its classical reconstruction goes on.
+    """
     if frame.carries(raw):
         up = Interpolate((frame.grid.shape[1], frame.grid.shape[2]), raw.acquisition.matrix, frame.encoded)
         return up.forward(samples).clamp(0, None), torch.arange(frame.slices.start, frame.slices.stop)
-    middle = np.array([(s, *(n / 2 for n in raw.grid.shape[1:])) for s in range(raw.grid.shape[0])])
-    place = frame.grid.index_of(raw.grid.at(middle))[:, 0]
-    slices = torch.from_numpy(np.flatnonzero((place > -0.5) & (place < frame.grid.shape[0] - 0.5)))
-    carried = [resample(Volume(sample.numpy(), frame.grid), raw.grid, order=3).data for sample in samples]
-    return torch.from_numpy(np.stack(carried))[:, slices].clamp(0, None), slices
+    sampled = _slices_of(frame.grid, raw.grid)
+    slices = torch.from_numpy(np.flatnonzero(sampled.any(axis=(1, 2))))
+    classical = raw.first.data / raw.scale
+    carried = (resample(Volume(sample.numpy(), frame.grid), raw.grid, order=3).data.clip(0) for sample in samples)
+    started = np.stack([np.where(sampled, image, classical) for image in carried])
+    return torch.from_numpy(started)[:, slices], slices
+
+
+def _slices_of(grid: Grid, other: Grid) -> np.ndarray:
+    """Which voxels of ``other`` lie between the first and last slice of ``grid``, bool."""
+    change = (np.linalg.inv(grid.affine) @ other.affine)[0]
+    place = sum(c * n for c, n in zip(change, np.ogrid[tuple(slice(n) for n in other.shape)])) + change[3]
+    return (place > -0.5) & (place < grid.shape[0] - 0.5)
 
 
 def _noise_images(channel: Channel, noise_variance: float, samples: int, keys: list[tuple]) -> Tensor:

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from any2all.diffusion.prior import PriorCard
-from any2all.errors import Any2allError
 from any2all.frame import lay_frame
 from any2all.geometry import Grid, Volume
 from any2all.inputs import Inputs, RawData
@@ -70,11 +69,19 @@ def test_raw_data_on_two_grids_takes_the_first_ones_and_says_so():
     assert frame.warnings == ("T2FLAIR lies on another grid than T1: its operator changes grids",)
 
 
-def test_raw_data_whose_slices_cross_is_refused_by_name():
+def test_raw_data_whose_slices_cross_is_solved_as_a_volume_and_said_so():
     first, second = raw((100, 100), (2.2, 2.2)), raw((120, 100), (2.0, 2.2), name="T2FLAIR")
     turn = np.eye(4)
     turn[1:3, 1:3] = [[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]]
     second = replace(second, first=Volume(second.first.data, second.grid.moved(turn)))
-    with pytest.raises(Any2allError, match="slices of T2FLAIR cross those of T1; got '29 degrees'") as caught:
-        lay_frame(Inputs((), (first, second), first.first), card())
-    assert caught.value.key == "modalities.T2FLAIR"
+    frame = lay_frame(Inputs((), (first, second), first.first), card())
+    assert frame.carries(first) and "slices of T2FLAIR cross the sampled ones at 29 degrees" in frame.warnings[1]
+
+
+def test_transverse_raw_data_lends_its_grid_whichever_comes_first():
+    sagittal, transverse = raw((100, 100), (2.2, 2.2)), raw((120, 100), (2.0, 2.2), name="T2FLAIR")
+    turned = Grid(sagittal.grid.shape, sagittal.grid.affine[:, [2, 1, 0, 3]])
+    sagittal = replace(sagittal, first=Volume(sagittal.first.data, turned))
+    assert lay_frame(Inputs((), (sagittal, transverse), transverse.first), card()).carries(transverse)
+    alone = lay_frame(Inputs((), (sagittal,), sagittal.first), card())
+    assert alone.anchor is None and alone.grid.codes == ("S", "P", "L") and not alone.carries(sagittal)

@@ -59,12 +59,21 @@ def test_the_header_says_where_raw_data_lies_unless_the_study_says_otherwise(tmp
     assert both.grid.same_as(header.grid) and any("were not used" in note for note in both.acquisition.notes)
 
 
-def test_sagittal_slices_are_refused_in_words(tmp_path, kspace):
-    sagittal = ((0, 0, 1), (0, 1, 0), (1, 0, 0))
-    write_ismrmrd(tmp_path / "t2.h5", header_xml((48, 40, 1), (192.0, 160.0, 6.0)), lines_of(kspace, 6.0, sagittal))
-    with pytest.raises(Any2allError, match="are not transverse") as caught:
-        raw_of(tmp_path, study(tmp_path, kspace="t2.h5"))
-    assert caught.value.key == "modalities.T2.kspace"
+def test_sagittal_slices_keep_their_axes_and_place(tmp_path, kspace):
+    """Readout toward S, phase encoding toward P, slices toward L, by the header, its axes alone, or the study."""
+    sagittal, xml = ((0, 0, 1), (0, 1, 0), (1, 0, 0)), header_xml((48, 40, 1), (192.0, 160.0, 6.0))
+    write_ismrmrd(tmp_path / "t2.h5", xml, lines_of(kspace, 6.0, sagittal, origin=(-5, 4, 33)))
+    header = raw_of(tmp_path, study(tmp_path, kspace="t2.h5"))
+    assert header.grid.codes == ("L", "S", "P") and not header.transverse and header.grid.shape == (2, 48, 40)
+    np.testing.assert_allclose(header.grid.at(np.array([1, 25, 20])), (-1, -4, 37), atol=1e-4)
+    np.testing.assert_array_equal(header.acquisition.mask, (kspace != 0).any(axis=(0, 1)))
+    reference = raw_of(tmp_path, study(tmp_path, kspace="t2.h5", geometry="reference"))
+    write_fastmri(tmp_path / "plain.h5", kspace, xml)
+    told = raw_of(tmp_path, study(tmp_path, kspace="plain.h5", orientation="LSP"))
+    for item in (reference, told):
+        assert item.grid.codes == ("L", "S", "P")
+        np.testing.assert_allclose(item.grid.spacing_mm, (6, 4, 4))
+        np.testing.assert_allclose(item.grid.centre_mm, (10, 20, 30), atol=1e-4)
 
 
 def test_orientation_turns_data_whose_file_says_nothing(tmp_path, kspace):
@@ -100,8 +109,7 @@ def test_a_bart_pair_is_named_by_either_part_and_both_are_inputs(tmp_path, kspac
     [
         ({"geometry": "here"}, "geometry", "header, reference"),
         ({"orientation": "XYZ"}, "orientation", "three of the letters"),
-        ({"orientation": "SAP"}, "orientation", "S or I first"),
-        ({"orientation": "ASL"}, "orientation", "S or I first"),
+        ({"orientation": "SAP"}, "orientation", "one each of R or L"),
     ],
 )
 def test_keys_of_geometry_are_checked(tmp_path, kspace, entry, key, allowed):

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from any2all.diffusion.prior import PriorCard
-from any2all.frame import elsewhere, lay_frame
-from any2all.geometry import Grid, Volume
+from any2all.errors import Any2allError
+from any2all.frame import lay_frame
+from any2all.geometry import Grid, Volume, canonical, read_volume
 from any2all.inputs import Inputs, RawData
 from any2all.kspace.reconstruct import first_reconstruction
 from any2all.kspace.simulate import simulate_kspace
+from any2all.other_grids import crosses, crossing, elsewhere
 from any2all.physics.measurements import Measurements
+from any2all.physics.operators import MulticoilFourier
 from any2all.physics.regrid import RegriddedFourier
 from any2all.physics.solve import DataConsistency
 from any2all.restore import reconstructed
@@ -69,7 +72,7 @@ def framed(other: RawData):
 def test_the_operator_explains_the_data_by_the_image_on_the_frame(case):
     other = raw("T2FLAIR", OTHERS[case])
     frame = framed(other)
-    channel = elsewhere(other, frame)
+    channel = elsewhere(other, frame.grid)
     assert isinstance(channel.operator, RegriddedFourier) and channel.data.shape[0] == frame.grid.shape[0]
     covered = channel.data.abs().flatten(1).sum(1) > 0
     u = torch.from_numpy(head(frame.grid))
@@ -80,6 +83,57 @@ def test_the_operator_explains_the_data_by_the_image_on_the_frame(case):
     print(f"{case}: misfit of the truth {misfit:.3f}, error of the solve {error:.3f}")
     assert covered.sum() >= frame.grid.shape[0] - 2
     assert misfit < 0.02 and error < 0.02
+
+
+def crossing_grid(codes: str, shape: tuple, spacing: tuple, turn: tuple = (0, 0, 0)) -> Grid:
+    """About (1, -2, 3) mm, axes growing to ``codes``."""
+    turned = canonical_grid((9, 9, 9), (1.0, 1.0, 1.0), turn=turn).affine[:3, :3]
+    axes = {"S": turned[:, 0], "P": turned[:, 1], "L": turned[:, 2]}
+    axes |= {"I": -axes["S"], "A": -axes["P"], "R": -axes["L"]}
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack([axes[code] * mm for code, mm in zip(codes, spacing)], axis=1)
+    affine[:3, 3] = np.array((1, -2, 3)) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return Grid(shape, affine)
+
+
+CROSSING = {
+    "sagittal": crossing_grid("LSP", (42, 22, 72), (4.0, 4.0, 3.0)),
+    "thin sagittal slices, other directions, turned": crossing_grid("RAI", (66, 80, 24), (2.5, 2.6, 3.6), (3, 4, -5)),
+    "thick coronal slices": crossing_grid("ASR", (20, 24, 64), (9.0, 4.0, 3.0)),
+    "tilted by 25 degrees": crossing_grid("SPL", (20, 70, 60), (5.0, 3.0, 3.0), (25, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("case", CROSSING)
+def test_slices_that_cross_the_frame_are_explained_by_its_volume(case):
+    """They show more of the head than the frame's eight slices: what lies beyond these is not the volume's to explain.
+
+    Solved at R = 2 from nothing, with all of the prior's doubt; the outermost slices share a voxel with what is beyond.
+    """
+    other = raw("T2FLAIR", CROSSING[case], acceleration=2, acs=16)
+    frame = framed(other)
+    assert crosses(other.grid, frame.grid) and any("solved as one volume" in w for w in frame.warnings)
+    assert any("shows" in w and "T2FLAIR" in w for w in frame.warnings)
+    channel = crossing(other, frame.grid)
+    assert channel.operator.image_shape == frame.grid.shape and channel.data.shape[:2] == (1, other.grid.shape[0])
+    u = torch.from_numpy(head(frame.grid))
+    misfit = float((channel.operator.forward(u[None]) - channel.data).norm() / channel.data.norm())
+    solver = DataConsistency(Measurements((channel,)).in_prior_range().channels[0], iterations=60)
+    x = solver.proximal(torch.full_like(u, -1)[None], 100.0, torch.zeros(1, dtype=torch.long))[0]
+    error = float(((x + 1) / 2 - u)[1:-1].norm() / u[1:-1].norm())
+    print(f"{case}: misfit of the truth {misfit:.3f}, error of the solve {error:.3f}")
+    assert misfit < 0.2 and error < 0.06
+
+
+@pytest.mark.parametrize("case", CROSSING)
+def test_samples_return_to_slices_that_cross(case):
+    other = raw("T2FLAIR", CROSSING[case], acceleration=2, acs=16)
+    frame = framed(other)
+    truth = torch.from_numpy(other.truth.data)
+    found = reconstructed(torch.from_numpy(head(frame.grid))[None], other, frame, CARD, (0, "a"))[0]
+    error = float((found - truth).norm() / truth.norm())
+    print(f"{case}: {error:.4f}")
+    assert found.shape == truth.shape and error < 0.03
 
 
 @pytest.mark.parametrize("case", OTHERS)
@@ -98,7 +152,7 @@ def test_samples_return_to_the_other_acquisition_with_its_own_data(case):
 
 def test_the_same_planes_share_one_change_and_one_slice_each():
     other = raw("T2FLAIR", OTHERS["another matrix and field of view"])
-    channel = elsewhere(other, framed(other))
+    channel = elsewhere(other, framed(other).grid)
     assert channel.data.shape[1] == 4 and len(channel.operator.change._index) == 1
 
 
@@ -106,7 +160,7 @@ def test_where_nothing_was_acquired_the_prior_alone_decides():
     short = canonical_grid((3, 80, 72), (5.0, 3.0, 3.0), (0, 0, -7.5))
     other = raw("T2FLAIR", short)
     frame = framed(other)
-    channel = elsewhere(other, frame)
+    channel = elsewhere(other, frame.grid)
     empty = channel.data.abs().flatten(1).sum(1) == 0
     assert 3 <= int(empty.sum()) < frame.grid.shape[0]
     x0 = torch.rand(frame.grid.shape)
@@ -139,3 +193,64 @@ def test_a_study_of_two_raw_modalities_on_two_grids(desk, consistency):
     made, truth = desk.output("T2FLAIR"), other.get_fdata()
     assert made.shape == (72, 52, 12) and np.abs(made.affine - affine).max() < 1e-5
     assert np.sqrt(((made.get_fdata() - truth) ** 2).mean()) < 0.02 * truth.max()
+
+
+def write_sagittal(desk, name: str) -> np.ndarray:
+    """k-space of the phantom's sagittal slices at R = 2, two of its voxels thick, growing to R, S and A (.npz).
+
+    Returns the slices (32, 12, 64).
+    """
+    volume = canonical(read_volume(desk.folder / f"{name}.nii.gz", name)).data[:, ::-1, ::-1]
+    slices = volume.reshape(12, 64, 32, 2).mean(3).transpose(2, 0, 1)
+    made = simulate_kspace(slices, 4, 2, 16, noise_std=4.0)
+    arrays = {"kspace": made.kspace, "mask": made.mask, "coil_maps": made.coil_maps, "noise_std": 4.0}
+    np.savez(desk.folder / f"{name}.npz", **arrays, voxel_size_mm=[6.0, 4.0, 8.0])
+    return slices
+
+
+SHADING = ((0.4, 64, (64, 1, 1)), (0.3, 64, (64, 1)), (0.3, 12, (12,)))  # so that no axis is like its reverse
+
+
+@pytest.mark.parametrize("companion", [True, False])
+def test_a_study_of_sagittal_raw_data(desk, companion):
+    """Whatever the random prior says of it, T2FLAIR comes back the right way round: beside T1 on T1's grid, alone on
+    its own."""
+    lopsided = sum(w * np.linspace(-1, 1, n).reshape(s) for w, n, s in SHADING)
+    desk.rewrite("T2FLAIR", lambda data: data * (1 + lopsided))
+    slices = write_sagittal(desk, "T2FLAIR")
+    entries = {"T1": {"status": "available", "file": "T1.nii.gz"}} if companion else {}
+    entries["T2FLAIR"] = {"status": "undersampled", "kspace": "T2FLAIR.npz", "orientation": "RSA"}
+    desk.only({"name": "mcs", "steps": 5, "samples": 1, "consistency": "moment"}, **entries)
+    desk.document |= {"registration": "none", "outputs": ["T2FLAIR"]}
+    result = desk.run()
+    assert any("T2FLAIR couples slices" in w for w in result.warnings)
+    made, truth = desk.output("T2FLAIR"), desk.image("T2FLAIR")
+    found, given = made.get_fdata(), truth.get_fdata()
+    if companion:
+        assert np.abs(made.affine - truth.affine).max() < 1e-5
+        assert result.outputs[0].effective_resolution_mm == (4.0, 8.0, 6.0)
+    else:
+        assert nib.aff2axcodes(made.affine) == ("R", "S", "A")
+        np.testing.assert_allclose(made.affine[:3, 3], (-124, -126, -33), atol=1e-3)
+        given, file = slices, np.load(desk.folder / "T2FLAIR.npz")
+        operator = MulticoilFourier(torch.from_numpy(file["mask"]), torch.from_numpy(file["coil_maps"]))
+        data = operator.forward(torch.from_numpy(found.astype(np.float32))).numpy()
+        assert np.linalg.norm(data - file["kspace"]) < 0.1 * np.linalg.norm(file["kspace"])
+    assert found.shape == given.shape
+
+    def error(image: np.ndarray) -> float:
+        return float(np.linalg.norm(found - image) / np.linalg.norm(given))
+
+    upright, turned = error(given), [error(np.flip(given, axis)) for axis in range(3)]
+    print(f"{companion}: {upright:.3f}, turned {turned}")
+    # on T1's grid slices of 8 mm are interpolated to 4 mm
+    assert upright < (0.25 if companion else 0.15) and upright < 0.75 * min(turned)
+
+
+def test_mps_refuses_raw_data_that_couples_slices(desk):
+    write_sagittal(desk, "T2FLAIR")
+    entry = {"status": "undersampled", "kspace": "T2FLAIR.npz", "orientation": "RSA"}
+    desk.only({"name": "mps", "steps": 5, "samples": 1}, T2FLAIR=entry)
+    with pytest.raises(Any2allError, match="mps works slice by slice, and T2FLAIR is undersampled"):
+        desk.run()
+    assert desk.untouched

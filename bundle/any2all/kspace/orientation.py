@@ -1,4 +1,7 @@
-"""k-space turned the way the prior's slices are: superior, posterior, left. Exact: nothing is interpolated."""
+"""k-space of transverse slices turned the way the prior's are: superior, posterior, left.
+
+Exact: nothing is interpolated.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ def flipped(kspace: np.ndarray, axis: int) -> np.ndarray:
 def oriented(raw: RawKspace | RawSamples) -> RawKspace | RawSamples:
     """The same data with axes as close to (S, P, L) as their order and direction allow.
 
-    Data without an affine, and slices that are not transverse, are left as they are.
+    Data without an affine, and slices that are not transverse, are left as they are: those keep readout and phase
+    encoding where the file has them.
     """
     if raw.affine is None:
         return raw

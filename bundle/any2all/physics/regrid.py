@@ -108,14 +108,7 @@ class RegriddedFourier(Operator):
 
     def by_rows(self) -> RegriddedFourier:
         """The same operator with `normal` by rows, three times as fast: for masks 1-D along W, where memory allows."""
-        if not isinstance(self.fourier, MulticoilFourier):
-            return self
-        slices = max(len(self.fourier.mask), len(self.fourier.coil_maps))
-        (height, width), real = self.change.target, self.fourier.coil_maps.real
-        small = slices * height * width**2 * real.element_size() <= _MOST_ROW_BYTES
-        if not (small and self.fourier.is_phase_encoded_along_w):
-            return self
-        return RegriddedFourier(self.change, self.fourier, normal_rows(self.fourier))
+        return RegriddedFourier(self.change, self.fourier, small_normal_rows(self.fourier))
 
     def select(self, slices: Tensor) -> RegriddedFourier:
         """The operator of these slices."""
@@ -128,6 +121,16 @@ class RegriddedFourier(Operator):
         """The same operator with its tensors on ``device``."""
         rows = None if self.rows is None else self.rows.to(device)
         return RegriddedFourier(self.change.to(device), self.fourier.to(device), rows)
+
+
+def small_normal_rows(fourier: MulticoilFourier | NonCartesianFourier) -> Tensor | None:
+    """`normal_rows` of k-space whose mask is 1-D along W, unless they would take more than 1 GiB; else None."""
+    if not isinstance(fourier, MulticoilFourier):
+        return None
+    slices = max(len(fourier.mask), len(fourier.coil_maps))
+    (height, width), real = fourier.encoded_shape, fourier.coil_maps.real
+    small = slices * height * width**2 * real.element_size() <= _MOST_ROW_BYTES
+    return normal_rows(fourier) if small and fourier.is_phase_encoded_along_w else None
 
 
 def _taps(centres: Tensor, size: int, width: float) -> tuple[Tensor, Tensor]:

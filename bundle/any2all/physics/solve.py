@@ -12,6 +12,7 @@ from .eigenbasis import RowEigenbasis
 from .image_operators import SeparableBlur, VolumeMap
 from .measurements import Channel
 from .operators import Identity, Missing, MulticoilFourier, Operator
+from .volume_fourier import VolumeFourier
 
 __all__ = ["DataConsistency", "RowEigenbasis", "conjugate_gradient", "final_solve"]
 
@@ -33,8 +34,8 @@ class DataConsistency:
         exact: None chooses as said above; False forces conjugate gradients (the paper's MDS takes 5 iterations).
         iterations, tolerance: limits of the conjugate gradients.
         cache_bytes: how much memory bases of single slices may hold together.
-        slice_correlation: of x0's errors in neighbouring slices, for a :class:`VolumeMap`: what thick slices say of
-            their sum is then shared out smoothly along z.
+        slice_correlation: of x0's errors in neighbouring slices, for a :class:`VolumeMap` or :class:`VolumeFourier`:
+            what thick or crossing slices say of several of them is then shared out smoothly along z.
 
     Raises:
         ValueError: if ``exact`` is asked of an operator that has no row eigenbasis.
@@ -59,7 +60,7 @@ class DataConsistency:
         self.exact = possible if exact is None else exact
         self.iterations, self.tolerance, self.cache_bytes = iterations, tolerance, cache_bytes
         self._factor = None
-        if slice_correlation > 0 and isinstance(operator, VolumeMap):
+        if slice_correlation > 0 and isinstance(operator, VolumeMap | VolumeFourier):
             self._factor = _correlation_factor(operator.image_shape[0], slice_correlation)
         self._bases: OrderedDict[int, RowEigenbasis] = OrderedDict()
         self._backprojection = None if channel.data is None else _backproject(channel)

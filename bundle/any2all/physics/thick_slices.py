@@ -2,7 +2,8 @@
 
 Through the slice the profile is integrated along the acquisition's own normal, exactly, over every voxel of the prior
 that the normal crosses; across it the prior's voxels are interpolated by the cubic kernel of Keys (1981), widened where
-the image's pixels are larger. Tilted, sagittal and coronal slices are nothing special.
+the image's pixels are larger. Slices thinner than the prior's voxels can be taken as points and interpolated as well.
+Tilted, sagittal and coronal slices are nothing special.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from scipy import sparse, special
 
 from .image_operators import FWHM_PER_STD, Volume
 
-Profile = Literal["box", "gaussian"]
+Profile = Literal["box", "gaussian", "point"]
 LEAST_SEEN = 0.5  # of a voxel's weight that has to lie between the first and the last slice of the source
 _GAUSSIAN_REACH = 1.5  # slice distances to either side: 3.5 standard deviations
 
@@ -38,7 +39,7 @@ def thick_slice_weights(
         source, target: (Z, H, W) shapes of the prior's grid and of the image.
         slice_axis: the target axis along which its slices are thick; the profile is as wide as they are apart.
         source_spacing: mm, to tell which source axis the normal is closest to.
-        profile: ``box``, or ``gaussian`` with that full width at half maximum.
+        profile: ``box``, or ``gaussian`` with that full width at half maximum, or ``point`` of no width.
     """
     along = change[:3, slice_axis]
     through = int(np.argmax(np.abs(along) * source_spacing))
@@ -65,9 +66,13 @@ def _rows(
     count: int,
 ) -> sparse.csr_matrix:
     """The rows of some target voxels with these ``centre`` (count, 3) in source indices."""
-    layers, layer_weights, depth = _layers(centre[:, through], along[through], profile)
-    places = centre[:, None] + depth[..., None] * along
-    taps = [(layers[..., None], layer_weights[..., None], through)]
+    if profile == "point":
+        places = centre[:, None]
+        taps = [(*_keys_taps(places[..., through], 1.0), through)]
+    else:
+        layers, layer_weights, depth = _layers(centre[:, through], along[through], profile)
+        places = centre[:, None] + depth[..., None] * along
+        taps = [(layers[..., None], layer_weights[..., None], through)]
     taps += [(*_keys_taps(places[..., axis], width), axis) for axis, width in zip(across, widths)]
     flat, weight, seen = 0, 1.0, 1.0
     strides = (source[1] * source[2], source[2], 1)
@@ -91,7 +96,7 @@ def _share_seen(taps: list, seen: np.ndarray) -> np.ndarray:
     """How much of each voxel's weight lies between the first and last source slice, (count,)."""
     layer_weights = taps[0][1]
     inside = seen.sum(axis=(2, 3, 4))
-    return inside.sum(1) if taps[0][2] == 0 else (layer_weights[..., 0] * inside).sum(1)
+    return inside.sum(1) if taps[0][2] == 0 else (layer_weights.sum(-1) * inside).sum(1)
 
 
 def _layers(centre: np.ndarray, step: float, profile: Profile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

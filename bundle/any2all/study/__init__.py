@@ -6,7 +6,7 @@ is filled in. Whatever cannot be used is refused by one `Any2allError` that name
 """
 
 from .document import ModalityDocument, SamplerDocument, Simulation, StudyDocument, study_json_schema
-from .presets import SamplerSettings, ignored_keys, resolve_sampler
+from .presets import SamplerSettings, for_coupled_slices, ignored_keys, resolve_sampler
 from .spec import ModalitySpec, StudySpec, load_study, parse_study, read_document
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Simulation",
     "StudyDocument",
     "StudySpec",
+    "for_coupled_slices",
     "ignored_keys",
     "load_study",
     "parse_study",

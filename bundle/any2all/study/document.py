@@ -75,7 +75,8 @@ class ModalityDocument(_Document):
     orientation: str | None = Field(
         None,
         pattern=r"^[RLAPSI]{3}$",
-        description="where slice, H and W of kspace grow to, when its file says nothing; default: SPL",
+        description="where slice, H and W of kspace grow to, when its file says nothing; default: SPL; sagittal slices "
+        "may be LSP",
     )
     simulate: Simulation | None = None
 

@@ -58,8 +58,27 @@ def resolve_sampler(spec: StudySpec, noise_levels: Literal["shared", "per_modali
     """
     settings = preset_settings(spec.preset, bool(spec.available) and not spec.measured, spec.sampler)
     _check_sampler(settings, spec, noise_levels)
-    if spec.coupled and spec.coupled == spec.measured:  # moment matching is slice by slice
-        settings = replace(settings, consistency="calibrated")
+    return for_coupled_slices(settings, spec, spec.coupled)
+
+
+def for_coupled_slices(settings: SamplerSettings, spec: StudySpec, coupled: tuple[str, ...]) -> SamplerSettings:
+    """The settings where the data of ``coupled`` modalities couples slices; of raw data that shows once it is read.
+
+    Moment matching is slice by slice, so where nothing else was measured data consistency is ``calibrated``.
+
+    Raises:
+        Any2allError: mps.
+    """
+    if settings.name == "mps" and coupled:
+        raise Any2allError(
+            f"mps works slice by slice, and {coupled[0]} is {spec.modalities[coupled[0]].status}: its data couples "
+            "slices",
+            key="sampler.name",
+            value="mps",
+            allowed=("mcs", "mds"),
+        )
+    if coupled and set(coupled) == set(spec.measured):
+        return replace(settings, consistency="calibrated")
     return settings
 
 
@@ -122,14 +141,6 @@ def _check_sampler(settings: SamplerSettings, spec: StudySpec, noise_levels: str
         )
     if settings.name == "cdm":
         _check_cdm(spec)
-    if settings.name == "mps" and spec.coupled:
-        name = spec.coupled[0]
-        raise Any2allError(
-            f"mps works slice by slice, and {name} is {spec.modalities[name].status}: its data couples slices",
-            key="sampler.name",
-            value="mps",
-            allowed=("mcs", "mds"),
-        )
     least = MCS_LEAST_STEPS_WITH_RAW_DATA
     if settings.name == "mcs" and spec.measured and settings.steps < least:
         raise Any2allError(

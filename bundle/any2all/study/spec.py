@@ -94,7 +94,7 @@ class StudySpec:
 
     @property
     def coupled(self) -> tuple[str, ...]:
-        """Of these the ones whose data couples the prior's slices, in stack order."""
+        """Of these the images whose data couples the prior's slices, in stack order; of raw data only its grid says."""
         return tuple(name for name in self.degraded if self.modalities[name].status in COUPLES_SLICES)
 
     @property
@@ -285,16 +285,13 @@ def _of_pair(path: Path | None, key: str) -> Path | None:
 
 
 def _checked_orientation(codes: str | None, key: str) -> str | None:
-    """Three letters, one of each pair of opposites, transverse slices first."""
-    if codes is None:
-        return None
-    pairs = [next(p for p in ("RL", "AP", "SI") if c in p) for c in codes]
-    if len(set(pairs)) < 3 or pairs[0] != "SI":
+    """Three letters, one of each pair of opposites."""
+    if codes is not None and len({next(p for p in ("RL", "AP", "SI") if c in p) for c in codes}) < 3:
         raise Any2allError(
-            "this is no orientation of transverse slices",
+            "this is no orientation",
             key=key,
             value=codes,
-            allowed="S or I first, then R or L and A or P in either order",
+            allowed="one each of R or L, A or P, S or I: where slice, H and W grow to",
         )
     return codes
 
