@@ -187,7 +187,7 @@ REFUSED = [  # change of the example, key, words
     (raw(voxel_size_mm=[1, 1]), "modalities.T2.voxel_size_mm", "a list of 3"),
     (raw(voxel_size_mm=[1, 1, 0]), "modalities.T2.voxel_size_mm.2", "above 0"),
     (simulated(acceleration=0), "modalities.T2.simulate.acceleration", "at least 1"),
-    (simulated(mask="spiral"), "modalities.T2.simulate.mask", "equispaced, random"),
+    (simulated(mask="zigzag"), "modalities.T2.simulate.mask", "equispaced, random"),
     (one("CT", status="undersampled", kspace="flair.h5"), "modalities.CT.status", "available, noisy"),
     ({"modalities": {"CT": {"status": "missing"}}}, "modalities", "generate"),
     ({"modalities": {}}, "modalities", "generate"),
