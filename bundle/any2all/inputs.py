@@ -157,7 +157,7 @@ def _placed(raw: RawKspace | RawSamples, modality: ModalitySpec) -> tuple[RawKsp
     known = raw.affine is not None and modality.geometry == "header"
     if known and (modality.voxel_size_mm or modality.orientation):
         note = "the file says where it lies: voxel_size_mm and orientation of the study were not used"
-        return replace(raw, notes=(*raw.notes, note))
+        raw = replace(raw, notes=(*raw.notes, note))
     if known:
         return raw, "".join(CANONICAL_CODES)
     raw = replace(raw, voxel_size_mm=modality.voxel_size_mm or raw.voxel_size_mm)

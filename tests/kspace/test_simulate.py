@@ -74,7 +74,7 @@ def test_smooth_phase_is_estimated_and_reconstruction_is_real_again(phantom):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"mask": "spiral"}, r"simulate\.mask: unknown mask; got 'spiral'; allowed: equispaced, random"),
+        ({"mask": "zigzag"}, r"simulate\.mask: unknown mask; got 'zigzag'; allowed: equispaced, random"),
         ({"phase": "rough"}, r"simulate\.phase: unknown phase; got 'rough'; allowed: none, smooth"),
         ({"phase": "smooth"}, r"simulate\.acs_lines: .*; got 0; allowed: at least 8"),
         ({"acceleration": 0}, r"simulate\.acceleration: .*; got 0; allowed: 1 to 80"),
