@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,10 +23,11 @@ from any2all.evaluation.findings import (
 from any2all.evaluation.records import Record
 from any2all.evaluation.results import BEST, Results
 from any2all.evaluation.statistics import Interval
-from any2all.evaluation.tasks import Method
+from any2all.evaluation.tasks import Method, changed
 from any2all.stack import load_stack
 
 STACK = load_stack()
+CONFIGS = Path(__file__).parents[2] / "bundle" / "configs"
 GROUPS = ["a", "a", "b", "b", "c", "c"]
 MPS, MDS = "mps-1000", "mds-150"
 METHODS = [
@@ -134,3 +138,17 @@ def test_mcs_beside_every_other_method(tiny_prior):
     assert [(v.asked.split()[3], v.word) for v in section.verdicts] == [(MPS, "NO"), ("SENSE", "yes")]
     assert "behind: T2FLAIR from R4" in section.verdicts[0].measured
     assert "+1.76 dB over 1 tasks" in section.verdicts[1].measured
+
+
+def test_slow_methods_of_the_reduced_evaluation_are_tried_on_slices_that_the_others_have():
+    whole, reduced = (json.loads((CONFIGS / name).read_text()) for name in ("evaluate.json", "evaluate_reduced.json"))
+    methods = [Method.from_dict(entry) for entry in changed(whole["method_list"], reduced["method_changes"])]
+    count = 2 * len(json.loads((CONFIGS / "manifest.json").read_text())["reduced"]["positions_mm"])
+    chosen = sorted({tuple(m.chosen_slices(count)) for m in methods if m.name in reduced["methods"]}, key=len)
+    assert len(chosen) > 1 and all(set(few) <= set(many) for few, many in zip(chosen, chosen[1:]))
+
+
+def test_methods_without_a_slice_in_common_are_not_compared(tiny_prior):
+    found = results(tiny_prior, {(MDS, "R4+T1", "T2FLAIR"): 1e-3, (MPS, "R4+T1", "T2FLAIR"): 2e-3})
+    apart = [found.records[0].on([0, 2, 4]), found.records[1].on([1, 3, 5])]
+    assert words(reconstruction(found)) == ["yes"] and reconstruction(replace(found, records=apart)) is None

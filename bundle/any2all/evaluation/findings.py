@@ -73,6 +73,7 @@ def more_or_better(results: Results) -> Section | None:
         for method in _methods()
         if (more := results.rendered(MORE, "T2FLAIR", method)) is not None
         and (better := results.rendered(BETTER, "T2FLAIR", method)) is not None
+        and set(more.slices) & set(better.slices)
     ]
     return _ahead("The paper: more modalities beat better measurements (R = 8 with T1 against R = 4 without)", tried)
 
@@ -128,13 +129,14 @@ def _methods() -> list[str]:
 def _pairs(
     results: Results, first: str, second: str, tasks: tuple[str, ...], target: str
 ) -> list[tuple[str, Record, Record]]:
-    """(recipe, record of the first sampler, of the second) for every task on which both were tried."""
+    """(recipe, record of the first sampler, of the second) for every task on which both were tried on some slice."""
     return [
         (f"{task}, {recipe}" if len(tasks) > 1 else recipe, a, b)
         for recipe, ending in RECIPES.items()
         for task in tasks
         if (a := results.rendered(task, target, first + ending)) is not None
         and (b := results.rendered(task, target, second + ending)) is not None
+        and set(a.slices) & set(b.slices)
     ]
 
 
