@@ -90,6 +90,7 @@ def test_the_evaluation_bundle_runs_on_the_validation_head(data_folder, tiny_mod
         "report.md",
         "results.json",
         "stroke_01.png",
+        "unconditional",
         "validation.png",
     ]
 

@@ -189,7 +189,7 @@ PROBLEMS = {
     "study linked out": (linked_study, "no file in the subject's folder"),
     "image linked out": (linked_image, "leaves the study's folder"),
     "a pipe": (only_a_pipe, "no file in the subject's folder"),
-    "empty": (no_files, "no modality is available"),
+    "empty": (no_files, "every modality is missing"),
 }
 
 
