@@ -68,6 +68,7 @@ def test_cdm_fills_a_study_and_refuses_what_it_cannot_translate(server, phantom_
     )
     got = server.http.get(f"/any2all/v1/jobs/{reply.json()['job_id']}/results/summary.json").json()
     assert got["provenance"]["prior"]["name"] == "cdm"
+    assert server.http.delete(f"/any2all/v1/jobs/{reply.json()['job_id']}").status_code == 200
     refused = server.submit(phantom_files, study(raw=True, **cdm))
     error = refused.json()
     assert refused.status_code == 422 and error["key"] == "modalities.T2FLAIR.status"
