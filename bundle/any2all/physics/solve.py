@@ -80,8 +80,8 @@ class DataConsistency:
             return x0
         slices, gamma = self._prepare(x0, gamma, slices)
         if self._factor is not None:
-            return self._correlated(x0, _like(gamma, x0))
-        rhs = x0 + _like(gamma, x0) * self._backprojection[slices]
+            return self._correlated(x0, per_slice(gamma, x0))
+        rhs = x0 + per_slice(gamma, x0) * self._backprojection[slices]
         return self._solve(rhs, gamma, slices, x0, self.iterations, self.tolerance)
 
     def apply_inverse(self, q: Tensor, prior_variance: float | Tensor, slices: Tensor | None = None) -> Tensor:
@@ -104,7 +104,7 @@ class DataConsistency:
         rhs = operator.adjoint(q)
         slices, gamma = self._prepare(rhs, prior_variance, slices)
         gamma = gamma / variance
-        image = self._solve(_like(gamma, rhs) * rhs, gamma, slices, None, _INNER_ITERATIONS, _INNER_TOLERANCE)
+        image = self._solve(per_slice(gamma, rhs) * rhs, gamma, slices, None, _INNER_ITERATIONS, _INNER_TOLERANCE)
         return (q - operator.forward(image)) / variance
 
     def _prepare(self, image: Tensor, gamma: float | Tensor, slices: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -132,14 +132,14 @@ class DataConsistency:
         if isinstance(operator, Missing):
             return rhs
         if self.exact and isinstance(operator, Identity):
-            return rhs / (1 + _like(gamma, rhs))
+            return rhs / (1 + per_slice(gamma, rhs))
         if self.exact and isinstance(operator, SeparableBlur):
             return operator.shifted_inverse(rhs, gamma)
         if self.exact:
             return self._solve_rows(rhs, gamma, slices)
         chosen = operator.select(slices)
         return conjugate_gradient(
-            lambda x: x + _like(gamma, x) * chosen.normal(x),
+            lambda x: x + per_slice(gamma, x) * chosen.normal(x),
             rhs,
             start,
             iterations,
@@ -177,7 +177,7 @@ def _along_z(matrix: Tensor, x: Tensor) -> Tensor:
     return torch.einsum("az,kzhw->kahw", matrix, x)
 
 
-def _like(scalar: Tensor, tensor: Tensor) -> Tensor:
+def per_slice(scalar: Tensor, tensor: Tensor) -> Tensor:
     """A number per sample, shaped to multiply a tensor."""
     return scalar.reshape(-1, *[1] * (tensor.ndim - 1))
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..diffusion.prior import Prior
 from ..diffusion.schedule import Schedule
+from ..physics.solve import per_slice
 from .base import Rows
 
 LONG_STEP = 70  # levels
@@ -98,7 +99,7 @@ def _moment_correction(
             direction = solved
         else:
             beta = torch.where(previous > 0, energy / previous, torch.zeros_like(energy))
-            direction = {m: solved[m] + _like(beta, solved[m]) * direction[m] for m in raw}
+            direction = {m: solved[m] + per_slice(beta, solved[m]) * direction[m] for m in raw}
         previous = energy
         spread = torch.zeros_like(x0_hat)
         for m in raw:
@@ -109,16 +110,11 @@ def _moment_correction(
         # Jᵀ of a network is not quite symmetric: where the curvature is not positive the slice keeps what it has
         active = active & (curvature > 0)
         alpha = torch.where(active, energy / curvature, torch.zeros_like(energy))
-        correction = correction + _like(alpha, correction) * spread
-        residual = {m: residual[m] - _like(alpha, residual[m]) * image[m] for m in raw}
+        correction = correction + per_slice(alpha, correction) * spread
+        residual = {m: residual[m] - per_slice(alpha, residual[m]) * image[m] for m in raw}
     return correction
 
 
 def _inner(a: dict[int, Tensor], b: dict[int, Tensor]) -> Tensor:
     """Re <a, b> of each slice over all channels → (B,)."""
     return sum((a[m].conj() * b[m]).real.flatten(1).sum(1) for m in a)
-
-
-def _like(scalar: Tensor, tensor: Tensor) -> Tensor:
-    """A number per slice, shaped to multiply a tensor."""
-    return scalar.reshape(-1, *[1] * (tensor.ndim - 1))
