@@ -53,6 +53,20 @@ def test_the_head_fills_three_quarters_at_its_percentile(label_file, stack) -> N
     assert 0.6 < float(torch.quantile(u[u > 0.05], 0.99)) < 0.8
 
 
+def test_a_twin_differs_in_pet_alone(label_file, stack) -> None:
+    heads = RenderedHeads([label_file], stack, (40, 32), (5.6, 5.6), seed=2)
+    pet = stack.index("PET")
+    for number in range(6):
+        subject = heads.subject(number)
+        others = [m for m in range(len(stack)) if m != pet]
+        assert torch.equal(subject.images[:, others], subject.twin[:, others])
+        negative, positive = (subject.images, subject.twin)
+        if subject.parameters.amyloid_positive:
+            negative, positive = positive, negative
+        assert float((positive[:, pet] - negative[:, pet]).mean()) > 0.005
+        assert torch.equal(positive[:, pet] == -1, negative[:, pet] == -1) or not subject.parameters.skull_stripped
+
+
 def test_slices_cover_the_brain_and_what_lies_below() -> None:
     for seed in range(20):
         grid = draw_grid(np.random.default_rng(seed), (-60.0, 70.0), (80, 64), (2.8, 2.8))

@@ -167,6 +167,22 @@ def test_the_papers_recipe(small_cohort, tmp_path):
     assert (card.noise_levels, card.prediction) == ("shared", "eps")
 
 
+def test_a_run_starts_from_a_released_prior(first_run, small_cohort, tmp_path, capsys):
+    overrides = {"datalist_file": str(small_cohort), "output_dir": str(tmp_path), "validation_slices": None}
+    overrides |= {"start_from": str(first_run / "model.pt"), "total_iterations": 1, "learning_rate": 0.0}
+    workflow("train.json", **overrides).run()
+    released, tuned = load_prior(first_run / "model.pt"), load_prior(tmp_path / "model.pt")
+    for name, value in released.network.state_dict().items():
+        assert torch.allclose(value, tuned.network.state_dict()[name], atol=1e-3), name
+    assert tuned.card.training["started_from"] == released.card.sha256
+
+    wider = {**SMALL["network"], "channels": [16, 32, 32, 32]}
+    with pytest.raises(SystemExit) as left:
+        workflow("train.json", **overrides, network=wider).run()
+    assert left.value.code == 2
+    assert "error: network: the prior to start from was trained with another one" in capsys.readouterr().err
+
+
 def test_the_regression_baseline_says_what_it_is(small_cohort, tmp_path):
     overrides = {"datalist_file": str(small_cohort), "output_dir": str(tmp_path), "total_iterations": 2}
     run = workflow("train.json", "train_regression.json", **overrides)

@@ -20,11 +20,12 @@ STACK = load_stack()
 @dataclass
 class Subject:
     images: torch.Tensor
+    twin: torch.Tensor
 
 
 @dataclass
 class NumberedHeads:
-    """Heads of constant slices, -0.9 + 0.01 x number in lane 0; they note what was rendered."""
+    """Heads of constant slices, -0.9 + 0.01 x number in lane 0; they note what was rendered. A twin has one pixel of 0.9."""
 
     rendered: list[tuple[int, int]] = field(default_factory=list)
 
@@ -32,7 +33,10 @@ class NumberedHeads:
         self.rendered.append((lane, number))
         generator = torch.Generator().manual_seed(1000 * lane + number)
         noise = 0.001 * torch.rand(5, len(STACK), 8, 8, generator=generator)
-        return Subject(noise - 0.9 + 0.01 * number + 0.5 * lane)
+        images = noise - 0.9 + 0.01 * number + 0.5 * lane
+        twin = images.clone()
+        twin[:, STACK.index("PET"), 4, 4] = 0.9
+        return Subject(images, twin)
 
 
 def slices(real=None, real_fraction=0.0, size=4, reuse=0.5, seed=0) -> TrainingSlices:
@@ -75,6 +79,15 @@ def test_items_come_from_every_head_of_the_pool():
     drawn = [source.rendered.draw(0, 1000, np.random.default_rng(seed)) for seed in range(200)]
     heads = [round((float(image.min()) + 0.9) / 0.01) for image in drawn]
     assert set(heads) == set(numbers)
+
+
+def test_the_coin_decides_the_amyloid_status_every_time():
+    source = slices(size=2, reuse=4)
+    pet = [
+        float(source.rendered.draw(0, 500, np.random.default_rng(seed))[STACK.index("PET")].max())
+        for seed in range(200)
+    ]
+    assert 0.35 < np.mean(np.array(pet) > 0.8) < 0.65
 
 
 @pytest.mark.parametrize("start", [0, 5])

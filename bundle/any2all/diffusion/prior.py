@@ -176,6 +176,27 @@ def build_network(stack: Stack, settings: dict[str, Any]) -> LevelConditionedUNe
     return LevelConditionedUNet(modalities=len(stack), **settings)
 
 
+def starting_network(stack: Stack, settings: dict[str, Any], model_file: str | Path | None) -> LevelConditionedUNet:
+    """`build_network`, with the weights of a released prior to train on from; with none it starts at random.
+
+    Raises Any2allError when that prior's network or modalities are not these.
+    """
+    network = build_network(stack, settings)
+    if model_file is None:
+        return network
+    released = load_prior(model_file)
+    for key, ours, theirs in (
+        ("network", settings, released.card.network),
+        ("stack", list(stack.names), list(released.stack.names)),
+    ):
+        if ours != theirs:
+            raise Any2allError(
+                "the prior to start from was trained with another one", key=key, value=ours, allowed=theirs
+            )
+    network.load_state_dict(released.network.state_dict())
+    return network
+
+
 def file_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +59,13 @@ def draw_grid(
 @dataclass(frozen=True)
 class RenderedSubject:
     """One rendered head for training: ``images`` (Z, M, H, W) in [-1, 1], their ``labels`` int16 (Z, H, W) and
-    ``positions_mm`` upward from the head's centre, and how it was made."""
+    ``positions_mm`` upward from the head's centre, and how it was made.
+
+    ``twin`` are the images of the same head with the other amyloid status, which differ in PET alone.
+    """
 
     images: Tensor
+    twin: Tensor
     labels: Tensor
     positions_mm: tuple[float, ...]
     parameters: HeadParameters
@@ -109,10 +113,26 @@ class RenderedHeads(IterableDataset):
         grid = draw_grid(rng, brain_extent_mm(head), self.matrix, self.spacing_mm)
         rendering = render(head, parameters, grid, self.stack, self.device)
         images = to_prior_range(rendering, self.stack).cpu()
+        twin = self._twin(head, parameters, grid, images)
         # A stripped head has empty slices below the brain: they teach nothing.
         filled = (rendering.labels > 0).float().mean(dim=(1, 2)).cpu() > EMPTY_HEAD_FRACTION
         positions = tuple(z for z, keep in zip(grid.slice_positions_mm, filled.tolist()) if keep)
-        return RenderedSubject(images[filled], rendering.labels.cpu()[filled], positions, parameters, grid)
+        return RenderedSubject(
+            images[filled], twin[filled], rendering.labels.cpu()[filled], positions, parameters, grid
+        )
+
+    def _twin(self, head: HeadLabels, parameters: HeadParameters, grid: RenderGrid, images: Tensor) -> Tensor:
+        """``images`` with the PET image of the other amyloid status."""
+        if "PET" not in self.stack.names:
+            return images
+        # Some MR image has to be rendered beside it: it says where a stripped head ends.
+        beside = next(modality for modality in self.stack.modalities if modality.name != "PET")
+        other = replace(parameters, amyloid_positive=not parameters.amyloid_positive)
+        pair = Stack(modalities=(beside, self.stack["PET"]))
+        twin = images.clone()
+        rendering = render(head, other, grid, pair, self.device)
+        twin[:, self.stack.index("PET")] = to_prior_range(rendering, pair)[:, 1].cpu()
+        return twin
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         present = torch.ones(len(self.stack), dtype=torch.bool)

@@ -27,6 +27,9 @@ ITEM = 1  # sets the items' random numbers apart from those of the heads, which 
 class HeadPool:
     """Rendered slices of the newest ``size`` heads of a lane, each handed out about ``reuse`` times.
 
+    Every time the coin decides between the head and its twin of the other amyloid status. With one status a head the
+    network learnt to guess from each head's MR what MR does not show: samples of PET were sure of one status.
+
     At position t the pool holds heads n(t) - size … n(t) - 1. The first heads come four times as fast, so that training
     starts at once and the pool fills soon. A head is rendered when a slice of it is first wanted and kept in half
     precision while it is in the pool: a resumed run renders its pool anew, and only its pool.
@@ -45,7 +48,7 @@ class HeadPool:
         self.heads, self.size = heads, size
         self.items_per_head = max(1, round(reuse * SLICES_PER_HEAD / share))
         self.items_per_first_head = max(1, self.items_per_head // FASTER_FILLING)
-        self._rendered: dict[tuple[int, int], Tensor] = {}
+        self._rendered: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     def heads_at(self, position: int) -> range:
         """Numbers of the heads that are in the pool at a position of the lane."""
@@ -58,14 +61,16 @@ class HeadPool:
     def draw(self, lane: int, position: int, rng: np.random.Generator) -> Tensor:
         """One slice (M, H, W) in [-1, 1] of a head of the pool."""
         numbers = self.heads_at(position)
-        images = self._images(lane, int(rng.choice(numbers)), numbers.start)
+        twins = self._twins(lane, int(rng.choice(numbers)), numbers.start)
+        images = twins[int(rng.integers(2))]
         return images[int(rng.integers(len(images)))].float()
 
-    def _images(self, lane: int, number: int, oldest: int) -> Tensor:
+    def _twins(self, lane: int, number: int, oldest: int) -> tuple[Tensor, Tensor]:
         if (lane, number) not in self._rendered:
             for key in [key for key in self._rendered if key[0] == lane and key[1] < oldest]:
                 del self._rendered[key]
-            self._rendered[lane, number] = self.heads.subject(number, lane).images.half()
+            subject = self.heads.subject(number, lane)
+            self._rendered[lane, number] = subject.images.half(), subject.twin.half()
         return self._rendered[lane, number]
 
 
