@@ -25,7 +25,7 @@ class Subject:
 
 @dataclass
 class NumberedHeads:
-    """Heads of constant slices, -0.9 + 0.01 x number in lane 0; they note what was rendered. A twin has one pixel of 0.9."""
+    """Heads of constant slices, -0.9 + 0.01 x number in lane 0; twins have a pixel of 0.9; notes what was rendered."""
 
     rendered: list[tuple[int, int]] = field(default_factory=list)
 
