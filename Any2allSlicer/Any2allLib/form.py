@@ -9,55 +9,15 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .protocol import ModalityInfo, ServerInfo
-from .raw_file import files_of, size_of, tells_voxel_size
+from .given import DEGRADED, GIVEN, PROFILES, STATUSES, Row, VolumeFacts, modality_document, row_problem
+from .protocol import ServerInfo
+from .raw_file import files_of, size_of
 
-STATUSES = ("available", "undersampled", "missing")
 PRESETS = ("fast", "balanced", "best")
 SUBJECT = "study"  # neutral: whose images these are stays in Slicer
 LEAST_STEPS_WITH_RAW = {"mcs": 5}
 OWN_STEPS = ("cdm",)  # samplers whose number of steps nobody chooses
 SEED_END = 2**32
-
-
-@dataclass(frozen=True)
-class VolumeFacts:
-    """What the form has to know of a volume of the scene."""
-
-    name: str
-    voxels: int = 0
-
-
-@dataclass
-class Row:
-    """One modality. ``volume``: node id or ''. ``raw_file``: path or ''; with '' an undersampled row is simulated.
-
-    Attributes:
-        voxel_size_mm: (H, W, slice) of a raw file that does not say it.
-        acceleration, acs_lines, coils, noise_std: of the simulation; noise as complex std in u units.
-        from_file: raw data is wanted from a file, also while none is chosen yet.
-    """
-
-    status: str = "missing"
-    volume: str = ""
-    raw_file: str = ""
-    voxel_size_mm: tuple[float, float, float] | None = None
-    acceleration: int = 4
-    acs_lines: int = 0
-    coils: int = 8
-    noise_std: float = 0.01
-    simulation_seed: int = 0
-    wanted: bool = True
-    from_file: bool = False
-
-    @property
-    def simulated(self) -> bool:
-        return self.status == "undersampled" and not (self.raw_file or self.from_file)
-
-    @property
-    def uses_volume(self) -> bool:
-        """Whether an image of the scene is sent for this modality."""
-        return self.status == "available" or self.simulated
 
 
 @dataclass
@@ -86,14 +46,24 @@ class Form:
         return [name for name, row in self.rows.items() if row.status in statuses]
 
     @property
+    def given(self) -> list[str]:
+        """Modalities that something is sent of, in stack order."""
+        return self.named(*GIVEN)
+
+    @property
+    def measured(self) -> list[str]:
+        """Those of them that are no clean images: they are reconstructed."""
+        return self.named("undersampled", *DEGRADED)
+
+    @property
     def outputs(self) -> list[str]:
         """Modalities that are asked for: ticked, and not given as they are."""
-        return [name for name in self.named("undersampled", "missing") if self.rows[name].wanted]
+        return [name for name in self.named("undersampled", *DEGRADED, "missing") if self.rows[name].wanted]
 
     @property
     def reference_modality(self) -> str | None:
-        """The modality on whose grid results lie: the chosen one, else the first available, else undersampled one."""
-        given = [*self.named("available"), *self.named("undersampled")]
+        """The modality on whose grid results lie: the chosen one, else the first of those in the order of `GIVEN`."""
+        given = [name for status in GIVEN for name in self.named(status)]
         return self.reference if self.reference in given else next(iter(given), None)
 
     @property
@@ -102,26 +72,36 @@ class Form:
         row = self.rows.get(self.reference_modality or "")
         return row.volume if row is not None and row.uses_volume else ""
 
+    @property
+    def result_volume(self) -> str:
+        """The node id of the volume on whose very grid results lie; '' for a raw file or thick slices, which the server
+        makes thinner."""
+        lowres = self.rows[self.reference_modality].status == "lowres" if self.reference_modality else False
+        return "" if lowres else self.reference_volume
+
     def upload_names(self) -> dict[str, str]:
         """Node id or raw file → name that the server sees: the modality's, never the one that it has here."""
         names: dict[str, str] = {}
-        for name in self.named("available", "undersampled"):
+        for name in self.given:
             row, plain = self.rows[name], re.sub(r"[^A-Za-z0-9-]", "_", name)
             if row.uses_volume:
                 names[row.volume] = f"{plain}.nii.gz"
             else:
                 names.update({str(f): f"{plain}_raw{f.suffix.lower()}" for f in files_of(row.raw_file)})
+                also = files_of(row.trajectory_file) if row.trajectory_file else ()
+                names.update({str(f): f"{plain}_trajectory{f.suffix.lower()}" for f in also})
         return names
 
     def what_is_sent(self, volumes: Mapping[str, VolumeFacts]) -> list[str]:
         """One line for each modality that leaves this computer, to be agreed to before the first upload."""
         lines = []
-        for name in self.named("available", "undersampled"):
+        for name in self.given:
             row = self.rows[name]
             if row.uses_volume:
                 what = f"voxels and geometry of the volume '{volumes[row.volume].name}', without its name"
             else:
-                file = f"the raw data file '{Path(row.raw_file).name}' as it is, under another name"
+                also = f" and its trajectory '{Path(row.trajectory_file).name}'" if row.trajectory_file else ""
+                file = f"the raw data file '{Path(row.raw_file).name}'{also} as it is, under another name"
                 what = f"{file}; whatever is written in it goes with it"
             lines.append(f"{name}: {what}")
         return lines
@@ -137,19 +117,24 @@ class Form:
         """
         if info is None:
             return "Connect to a server first."
-        if not self.named("available", "undersampled"):
+        if not self.given:
             return "Tick at least one modality as available or undersampled."
-        unknown = [name for name in self.named("available", "undersampled") if name not in info.names]
+        unknown = [name for name in self.given if name not in info.names]
         if unknown:
             return f"This server does not know {unknown[0]}: it knows {', '.join(info.names)}."
-        rows = [info.modality(name) for name in self.named("available", "undersampled")]
-        checks = [_row_problem(m, self.rows[m.name], info, volumes) for m in rows]
+        checks = [*self.row_problems(info, volumes).values()]
         checks += [self._used_twice(volumes), self._nothing_to_do(), self._settings_problem(info)]
         return next((words for words in (*checks, self._size_problem(info)) if words), "")
 
+    def row_problems(self, info: ServerInfo, volumes: Mapping[str, VolumeFacts] | None = None) -> dict[str, str]:
+        """Why given modalities cannot be sent as they are, by name; those that can be are not named."""
+        known = [info.modality(name) for name in self.given if name in info.names]
+        found = {m.name: row_problem(m, self.rows[m.name], info, volumes) for m in known}
+        return {name: words for name, words in found.items() if words}
+
     def _used_twice(self, volumes: Mapping[str, VolumeFacts] | None) -> str:
         seen: dict[str, str] = {}
-        for name in self.named("available", "undersampled"):
+        for name in self.given:
             row = self.rows[name]
             source = row.volume if row.uses_volume else row.raw_file
             if source in seen:
@@ -162,7 +147,7 @@ class Form:
         return ""
 
     def _nothing_to_do(self) -> str:
-        if not self.named("undersampled", "missing"):
+        if not self.measured and not self.named("missing"):
             return "Every modality is available: nothing is left to fill in."
         return "" if self.outputs else "Tick at least one output."
 
@@ -188,7 +173,7 @@ class Form:
         known = info.samplers.get(sampler)
         if known is None:
             return f"This server has no {sampler}."
-        for name in self.named("available", "undersampled"):
+        for name in self.given:
             status = self.rows[name].status
             if status not in known.takes:
                 takes = " or ".join(known.takes)
@@ -197,19 +182,17 @@ class Form:
 
     def _steps_problem(self, info: ServerInfo) -> str:
         sampler, steps, samples = self.effective_sampler(info)
-        least = LEAST_STEPS_WITH_RAW.get(sampler, 1) if self.named("undersampled") else 1
+        least = LEAST_STEPS_WITH_RAW.get(sampler, 1) if self.measured else 1
         if steps < least:
-            return (
-                f"{sampler} needs at least {least} steps where {', '.join(self.named('undersampled'))} is undersampled."
-            )
+            what = ", ".join(f"{name} is {self.rows[name].status}" for name in self.measured)
+            return f"{sampler} needs at least {least} steps where {what}."
         if steps == 1 and samples > 1:
             return "One step gives the same image every time: choose one sample, or more steps."
         return ""
 
     def _size_problem(self, info: ServerInfo) -> str:
         most = info.limits.get("upload_bytes")
-        raw = [row.raw_file for row in self.rows.values() if row.status == "undersampled" and row.raw_file]
-        size = sum(size_of(str(file)) for name in raw for file in files_of(name))
+        size = sum(size_of(str(file)) for row in self.rows.values() for file in row.raw_files)
         if most is not None and size > most:
             return f"The raw data has {size / 1e6:.0f} MB; this server takes {most / 1e6:.0f} MB at once."
         return ""
@@ -221,7 +204,7 @@ class Form:
         preset, sampler = info.presets.get(self.preset), self.sampler or "mcs"
         defaults = info.samplers.get(sampler)
         steps = preset.steps if preset and sampler == "mcs" else defaults.steps if defaults else 1
-        if self.preset == "fast" and sampler == "mcs" and not self.named("undersampled"):
+        if self.preset == "fast" and sampler == "mcs" and not self.measured:
             steps = 1
         steps = steps if sampler in OWN_STEPS else self.steps or steps
         samples = self.samples or (
@@ -239,7 +222,7 @@ class Form:
             each = info.samplers[sampler].seconds_per_slice if sampler in info.samplers else None
             return None if each is None else each * slices * samples
         preset = info.presets.get(self.preset)
-        raw = bool(self.named("undersampled"))
+        raw = bool(self.measured)
         per_slice = preset.seconds_per_slice.get("raw" if raw else "images") if preset else None
         if per_slice is None:
             return None
@@ -257,7 +240,7 @@ class Form:
         document: dict[str, Any] = {
             "version": 1,
             "subject": SUBJECT,
-            "modalities": {name: _modality_document(row, names) for name, row in self.rows.items()},
+            "modalities": {name: modality_document(row, names) for name, row in self.rows.items()},
             "reference": self.reference_modality,
             "registration": self.registration,
             "outputs": self.outputs,
@@ -289,66 +272,7 @@ class Form:
         return cls(rows=kept, **_kept(cls, document))
 
 
-def _row_problem(modality: ModalityInfo, row: Row, info: ServerInfo, volumes: Mapping[str, VolumeFacts] | None) -> str:
-    """Why one given modality cannot be sent."""
-    if row.status == "undersampled" and not modality.raw_data:
-        return f"{modality.name} is never measured as raw data: tick it as available or missing."
-    if row.uses_volume:
-        return _volume_problem(modality.name, row, info, volumes)
-    if not row.raw_file:
-        return f"{modality.name} is ticked as undersampled: choose its raw data file."
-    path, suffixes = Path(row.raw_file), info.accepts.get("raw", ())
-    lacking = next((file for file in files_of(row.raw_file) if not file.is_file()), None)
-    if lacking is not None:
-        return f"The raw data of {modality.name} does not exist: {lacking.name}."
-    if suffixes and path.suffix.lower() not in suffixes:
-        return f"The raw data of {modality.name} is of the kind '{path.suffix}'; possible are {', '.join(suffixes)}."
-    if row.voxel_size_mm is None and not tells_voxel_size(str(path)):
-        return f"The raw data of {modality.name} does not say its voxel size: enter it (H, W, slice, in mm)."
-    if row.voxel_size_mm is not None and not all(0 < edge <= 100 for edge in row.voxel_size_mm):
-        return f"The voxel size of {modality.name} is three numbers above 0 and at most 100 mm."
-    return ""
-
-
-def _volume_problem(name: str, row: Row, info: ServerInfo, volumes: Mapping[str, VolumeFacts] | None) -> str:
-    if not row.volume:
-        lacking = "a volume, or a raw data file" if row.status == "undersampled" else "its volume"
-        return f"{name} is ticked as {row.status}: choose {lacking}."
-    if volumes is not None and row.volume not in volumes:
-        return f"The volume of {name} is no longer in the scene: choose another one."
-    voxels, most = volumes[row.volume].voxels if volumes is not None else 0, info.limits.get("voxels")
-    if most is not None and voxels > most:
-        return (
-            f"The volume of {name} has {voxels / 1e6:.0f} million voxels; this server takes {most / 1e6:.0f} million."
-        )
-    ranges = (("acceleration", row.acceleration, 1, 64), ("number of coils", row.coils, 1, 128))
-    for what, value, low, high in (*ranges, ("number of ACS lines", row.acs_lines, 0, 1024)):
-        if row.simulated and not low <= value <= high:
-            return f"The {what} of {name} is {value}; it is from {low} to {high}."
-    if row.simulated and not 0 < row.noise_std <= 1:
-        return f"The noise of {name} is {row.noise_std:g}; it is above 0 and at most 1."
-    return ""
-
-
-def _modality_document(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
-    if row.status == "missing":
-        return {"status": "missing"}
-    if row.status == "available":
-        return {"status": "available", "file": names[row.volume]}
-    if row.raw_file:
-        raw = {"status": "undersampled", "kspace": names[row.raw_file]}
-        return {**raw, "voxel_size_mm": list(row.voxel_size_mm)} if row.voxel_size_mm else raw
-    simulate = {
-        "acceleration": row.acceleration,
-        "acs_lines": row.acs_lines,
-        "coils": row.coils,
-        "noise_std": row.noise_std,
-        "seed": row.simulation_seed,
-    }
-    return {"status": "undersampled", "file": names[row.volume], "simulate": simulate}
-
-
-_CHOICES = {"status": STATUSES, "preset": PRESETS, "registration": ("rigid", "none")}
+_CHOICES = {"status": STATUSES, "preset": PRESETS, "registration": ("rigid", "none"), "slice_profile": PROFILES}
 
 
 def _kept(kind: type, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -362,9 +286,12 @@ def _usable(value: Any) -> Any:
 
 
 def _fits(key: str, value: Any) -> bool:
-    if key == "voxel_size_mm":
+    if key in ("voxel_size_mm", "psf_fwhm_mm"):
         edges = value if isinstance(value, (list, tuple)) else ()
-        return value is None or (len(edges) == 3 and all(_is_number(edge) for edge in edges))
+        counts = (3,) if key == "voxel_size_mm" else (1, 3)
+        return value is None or (len(edges) in counts and all(_is_number(edge) for edge in edges))
+    if key == "image_noise_std":
+        return value is None or _is_number(value)
     if key in ("wanted", "from_file"):
         return isinstance(value, bool)
     if key == "noise_std":

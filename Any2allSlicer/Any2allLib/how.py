@@ -51,7 +51,7 @@ class HowSection:
         self._offer_samplers(form, info)
         ui.stepsSpin.value, ui.samplesSpin.value = form.steps or 0, form.samples or 0
         ui.seedSpin.value = form.seed or 0
-        given = [*form.named("available"), *form.named("undersampled")]
+        given = form.given
         first = _("first one ({0})").format(replace(form, reference="").reference_modality) if given else _("first one")
         _fill(ui.referenceCombo, [(first, ""), *((name, name) for name in given)])
         _choose(ui.referenceCombo, form.reference if form.reference in given else "")

@@ -138,6 +138,7 @@ class Panel(VTKObservationMixin):
             ui.readyLabel.visible = False
             return
         problem = self.form.problem(info, self._facts)
+        self._table.say({} if info is None else self.form.row_problems(info, self._facts))
         ui.applyButton.text, ui.applyButton.enabled = _("Apply"), not problem
         ui.applyButton.toolTip = problem or _("Send the images and make the chosen ones")
         ui.readyLabel.text = problem or self._promise(info, slices)
@@ -145,8 +146,7 @@ class Panel(VTKObservationMixin):
         ui.readyLabel.visible = True
 
     def _promise(self, info: ServerInfo, slices: int | None) -> str:
-        given = [*self.form.named("available"), *self.form.named("undersampled")]
-        words = _("Ready: {0} from {1}").format(listed(self.form.outputs), listed(given))
+        words = _("Ready: {0} from {1}").format(listed(self.form.outputs), listed(self.form.given))
         seconds = expected(self.form, self.form.preset, info, slices)
         words = f"{words}, {about(seconds)}" if seconds is not None else words
         if self.form.effective_sampler(info)[2] == 1:
@@ -268,7 +268,7 @@ class Panel(VTKObservationMixin):
 
     def _source_names(self) -> dict[str, str]:
         """Modality → name of the volume or file that is given."""
-        rows = {name: self.form.rows[name] for name in self.form.named("available", "undersampled")}
+        rows = {name: self.form.rows[name] for name in self.form.given}
         return {
             name: self._facts[row.volume].name if row.uses_volume else Path(row.raw_file).name
             for name, row in rows.items()

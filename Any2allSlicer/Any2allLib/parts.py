@@ -41,7 +41,7 @@ class Results(Protocol):
         stack: Sequence[ModalityInfo],
         facts: Any,
         reference_node: slicer.vtkMRMLVolumeNode | None,
-        undersampled: Sequence[str],
+        measured: Sequence[str],
     ) -> Generator[None, None, list[Any]]: ...
 
     def find_outputs(self, scene: slicer.vtkMRMLScene) -> list[Any]: ...

@@ -169,6 +169,11 @@ class ServerInfo:
         """Modalities in stack order."""
         return tuple(modality.name for modality in self.stack)
 
+    @property
+    def takes(self) -> frozenset[str]:
+        """Statuses of data that one of the samplers takes at least."""
+        return frozenset(status for sampler in self.samplers.values() for status in sampler.takes)
+
     def modality(self, name: str) -> ModalityInfo:
         """Raises KeyError for a name that the stack does not hold."""
         return next((m for m in self.stack if m.name == name), None) or _no_modality(name)

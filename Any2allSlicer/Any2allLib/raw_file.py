@@ -7,8 +7,7 @@ import os
 import zipfile
 from pathlib import Path
 
-_KEY = "voxel_size_mm"
-_HEADERS = (b"voxel_size_mm", b"ismrmrd_header", b"ismrmrdHeader")  # names of arrays, or of an XML's root, that tell it
+_SCANNERS = (b"ismrmrd_header", b"ismrmrdHeader")  # names of an array and of an XML's root, which tell everything
 _PAIR = {".cfl": ".hdr", ".hdr": ".cfl"}  # BART keeps data and dimensions apart
 _LOOK = 1024 * 1024  # bytes at either end of an HDF5 file, where the names of its few datasets are
 
@@ -34,19 +33,28 @@ def tells_voxel_size(path: str) -> bool:
     An HDF5 file is searched for the names near its beginning and end. A file where they lie elsewhere is taken not to
     have one: the user is then asked for what the file says.
     """
+    return _holds(path, "voxel_size_mm")
+
+
+def tells_trajectory(path: str) -> bool:
+    """Whether a file of raw k-space says by itself where it was sampled, looked for as `tells_voxel_size` does."""
+    return _holds(path, "trajectory")
+
+
+def _holds(path: str, name: str) -> bool:
     try:
         stat = os.stat(path)
-        return _tells(path, stat.st_size, stat.st_mtime_ns)
+        return _tells(path, name, stat.st_size, stat.st_mtime_ns)
     except (OSError, zipfile.BadZipFile):
         return False
 
 
 @functools.lru_cache(maxsize=64)
-def _tells(path: str, size: int, _changed_ns: int) -> bool:
+def _tells(path: str, name: str, size: int, _changed_ns: int) -> bool:
     suffix = os.path.splitext(path)[1].lower()
     if suffix == ".npz":
         with zipfile.ZipFile(path) as archive:
-            return f"{_KEY}.npy" in archive.namelist()
+            return f"{name}.npy" in archive.namelist()
     if suffix == ".mrd":
         return True
     if suffix not in (".h5", ".hdf5"):
@@ -55,4 +63,4 @@ def _tells(path: str, size: int, _changed_ns: int) -> bool:
         start = stream.read(_LOOK)
         stream.seek(max(0, size - _LOOK))
         looked_at = start + stream.read()
-    return any(name in looked_at for name in _HEADERS)
+    return any(word in looked_at for word in (name.encode("ascii"), *_SCANNERS))

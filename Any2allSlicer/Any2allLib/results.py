@@ -101,7 +101,7 @@ def show_pieces(
     stack: Sequence[ModalityInfo],
     facts: RunFacts,
     reference_node: slicer.vtkMRMLScalarVolumeNode | None,
-    undersampled: Collection[str],
+    measured: Collection[str],
 ) -> Generator[None, None, list[Output]]:
     """Make the nodes of a finished job, in a folder of their own, each with its display and its origin.
 
@@ -112,7 +112,7 @@ def show_pieces(
         results: of the job.
         reference_node: the volume on whose grid the results lie; None where that is a raw file's, which no node shows:
             then the results have to agree with each other.
-        undersampled: modalities of which data was measured: their outputs are reconstructed, not synthesised.
+        measured: modalities of which data was measured: their outputs are reconstructed, not synthesised.
 
     Returns:
         The outputs, as ``StopIteration.value``.
@@ -121,7 +121,7 @@ def show_pieces(
         ValueError: in words; a file is missing, broken, off the reference's grid, or holds voxels that are no numbers.
             The scene is as it was then.
     """
-    plans = planned(Path(folder), results, stack, undersampled)
+    plans = planned(Path(folder), results, stack, measured)
     grid = None
     if reference_node is not None:
         grid = (world_affine(reference_node), shape_of(reference_node), f"the volume '{reference_node.GetName()}'")
@@ -149,12 +149,12 @@ class Volume:
 
 
 def planned(
-    folder: Path, results: Sequence[ResultInfo], stack: Sequence[ModalityInfo], undersampled: Collection[str]
+    folder: Path, results: Sequence[ResultInfo], stack: Sequence[ModalityInfo], measured: Collection[str]
 ) -> list[Plan]:
     """What is to be made, in stack order: of each modality the mean, the std, the samples. Raises ValueError."""
     plans = []
     for modality in stack:
-        origin = "reconstructed" if modality.name in undersampled else "synthetic"
+        origin = "reconstructed" if modality.name in measured else "synthetic"
         for kind in ("mean", "std", "sample"):
             named = [item.name for item in results if (item.modality, item.role) == (modality.name, kind)]
             if len(named) > 1 and kind != "sample":

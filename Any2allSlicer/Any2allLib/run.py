@@ -168,7 +168,7 @@ class Run:
 
     def _begin_loading(self) -> None:
         form = self._order.form
-        reference = self._scene.GetNodeByID(form.reference_volume) if form.reference_volume else None
+        reference = self._scene.GetNodeByID(form.result_volume) if form.result_volume else None
         self._pieces = self._parts.results.show_pieces(
             self._scene,
             self._results,
@@ -176,7 +176,7 @@ class Run:
             self._order.info.stack,
             self._facts(),
             reference,
-            form.named("undersampled"),
+            form.measured,
         )
         self._state = "loading"
 

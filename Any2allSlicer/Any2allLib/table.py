@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import qt
 import slicer
@@ -23,19 +23,19 @@ class ModalityTable:
 
     def __init__(self, host: qt.QWidget, scene: slicer.vtkMRMLScene, changed: Callable[[str], None]) -> None:
         self._host, self._scene, self._changed = host, scene, changed
-        self._stack: tuple = ()
+        self._built_for: tuple = ()
         self.rows: dict[str, ModalityRow] = {}
         host.layout().setColumnStretch(2, 1)
 
     def build(self, info: ServerInfo) -> bool:
         """Make the lines for a server's stack → whether they are new."""
-        if info.stack == self._stack:
+        raw, taken = info.accepts.get("raw", ()), info.takes
+        if self._built_for == (info.stack, raw, taken):
             return False
         self.clear()
-        self._stack = info.stack
-        grid, raw = self._host.layout(), info.accepts.get("raw", ())
+        self._built_for, grid = (info.stack, raw, taken), self._host.layout()
         for line, modality in enumerate(info.stack):
-            row = self.rows[modality.name] = ModalityRow(modality, self._scene, raw, self._changed)
+            row = self.rows[modality.name] = ModalityRow(modality, self._scene, raw, taken, self._changed)
             row.place(grid, 2 * line)
         return True
 
@@ -44,13 +44,18 @@ class ModalityTable:
         for name, line in self.rows.items():
             line.show(form.rows[name])
 
+    def say(self, problems: Mapping[str, str]) -> None:
+        """Mark the lines of these modalities by what is wrong with them, and no others."""
+        for name, line in self.rows.items():
+            line.say(problems.get(name, ""))
+
     def clear(self) -> None:
         """Take all lines away."""
         for line in self.rows.values():
-            for widget in (line.label, line.ticks, line.selector, line.raw):
+            for widget in line.parts():
                 widget.hide()
                 widget.deleteLater()
-        self.rows, self._stack = {}, ()
+        self.rows, self._built_for = {}, ()
 
     def chain(self, before: qt.QWidget, after: qt.QWidget) -> None:
         """Put the lines between these two in the order of the Tab key."""

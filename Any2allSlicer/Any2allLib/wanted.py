@@ -56,7 +56,7 @@ class WantedOutputs:
     def _tip(self, name: str, status: str) -> str:
         if status == "available":
             return _("{0} is available: there is nothing to make").format(name)
-        what = _("Reconstruct {0}") if status == "undersampled" else _("Make {0} from the other images")
+        what = _("Make {0} from the other images") if status == "missing" else _("Reconstruct {0}")
         caption = self._captions[name] if status == "missing" else ""
         return what.format(name) + (f": {caption}" if caption else "")
 

@@ -1,7 +1,8 @@
 """``python -m any2all.checks --data DIR``: the path on real data, wherever the data folder is (``make check-data``).
 
-Three checks: measured k-space against SENSE by samples held out; real images through a study (``stroke_01``); real
-images with one of them undersampled on its own grid (``ms_long_01``).
+Four checks: measured k-space against SENSE by samples held out; real images through a study (``stroke_01``); real
+images with one of them undersampled on its own grid (``ms_long_01``); what estimated maps, a phase, other grids and
+slices that cross cost on a rendered head (`acquisitions`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from .acquisitions import check_acquisitions
 from .diffusion.prior import NetworkPrior, load_prior
 from .evaluation.baselines import SENSE
 from .evaluation.measured import TUNED_SENSE, VOXEL_MM, HoldOutCheck, Reconstruction, draw_comparison
@@ -82,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         failures += check_kspace(options.data / KSPACE, prior, options.output)
         for study in STUDIES:
             failures += check_study(study, options.data, prior, options.output, options.preset)
+        failures += check_acquisitions(options.data, prior, options.output)
     print("\n" + ("ALL CHECKS HOLD" if not failures else f"{len(failures)} CHECK(S) FAILED"))
     for failure in failures:
         print(f"FAILED: {failure}")

@@ -19,6 +19,7 @@ from .frame import Frame, effective_resolution_mm
 from .geometry import Grid, Volume, canonical, resample, to_grid
 from .inputs import Inputs, RawData
 from .intensity import from_u, head_mask, scale_of, to_u
+from .other_grids import crosses
 from .output import ModalityResult
 from .physics.grids import Interpolate
 from .physics.measurements import Channel
@@ -96,9 +97,21 @@ class Restoring:
             for sample in samples:
                 yield sample.numpy(), self.frame.grid
             return
-        solved = reconstructed(samples, raw, self.frame, self.card, self.draws)
-        for sample in solved:
-            yield sample.numpy(), raw.grid
+        started, solved = _solved(samples, raw, self.frame, self.card, self.draws)
+        if not crosses(raw.grid, self.frame.grid):
+            yield from ((sample.numpy(), raw.grid) for sample in solved)
+            return
+        for sample, before, after in zip(samples, started, solved):
+            yield self._crossed(sample.numpy(), before.numpy(), after.numpy(), raw), self.inputs.reference.grid
+
+    def _crossed(self, sample: np.ndarray, before: np.ndarray, after: np.ndarray, raw: RawData) -> np.ndarray:
+        """A sample on the reference grid with what the last solve changed: thick slices that cross the reference's
+        cannot hold what the volume solve has found between them. Beyond the sampled slices the first reconstruction."""
+        reference, frame = self.inputs.reference.grid, self.frame.grid
+        carried = to_grid(Volume(sample, frame), reference, order=3).data.clip(0)
+        classical = self._to_reference(raw.first, 0.0).data / raw.scale
+        change = self._to_reference(Volume(after - before, raw.grid), 0.0).data
+        return np.where(_slices_of(frame, reference), carried, classical) + change
 
     def _in_units(self, u: np.ndarray, grid: Grid, modality: Modality, scale: float | None) -> Volume:
         u_reference = self._to_reference(Volume(u, grid), 0.0)
@@ -134,18 +147,26 @@ def reconstructed(samples: Tensor, raw: RawData, frame: Frame, card: PriorCard, 
     what the noise of the measurement leaves open. Slices that were not sampled (no head in them) keep the classical
     reconstruction. ``draws``: the study's (seed, subject).
     """
+    return _solved(samples, raw, frame, card, draws)[1]
+
+
+def _solved(
+    samples: Tensor, raw: RawData, frame: Frame, card: PriorCard, draws: tuple[int, str]
+) -> tuple[Tensor, Tensor]:
+    """The samples on the acquisition grid before and after the final solve, see `reconstructed`."""
     acquisition = raw.acquisition.scaled(raw.scale)
     start, slices = _on_acquisition_grid(samples, raw, frame)
     channel = acquisition.channel().select(slices)
+    before = torch.from_numpy(raw.first.data / raw.scale).expand(len(samples), *raw.grid.shape).clone()
+    after = before.clone()
+    before[:, slices] = start
     noise_variance = max(acquisition.noise_std, NO_NOISE_STD) ** 2 / 2
     prior_variance = card.detail_mse.get(raw.name, DEFAULT_DETAIL_MSE)
     if len(samples) > 1:
         keys = [(*draws, raw.name, z) for z in slices.tolist()]
-        start += prior_variance / noise_variance * _noise_images(channel, noise_variance, len(samples), keys)
-    solved = final_solve(channel.data, channel.operator, start, noise_variance, prior_variance)
-    whole = torch.from_numpy(raw.first.data / raw.scale).expand(len(samples), *raw.grid.shape).clone()
-    whole[:, slices] = solved
-    return whole
+        start = start + prior_variance / noise_variance * _noise_images(channel, noise_variance, len(samples), keys)
+    after[:, slices] = final_solve(channel.data, channel.operator, start, noise_variance, prior_variance)
+    return before, after
 
 
 def _on_acquisition_grid(samples: Tensor, raw: RawData, frame: Frame) -> tuple[Tensor, Tensor]:

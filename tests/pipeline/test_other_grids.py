@@ -11,7 +11,7 @@ import torch
 from any2all.diffusion.prior import PriorCard
 from any2all.errors import Any2allError
 from any2all.frame import lay_frame
-from any2all.geometry import Grid, Volume, canonical, read_volume
+from any2all.geometry import Grid, Volume, canonical, read_volume, resample
 from any2all.inputs import Inputs, RawData
 from any2all.kspace.reconstruct import first_reconstruction
 from any2all.kspace.simulate import simulate_kspace
@@ -20,7 +20,7 @@ from any2all.physics.measurements import Measurements
 from any2all.physics.operators import MulticoilFourier
 from any2all.physics.regrid import RegriddedFourier
 from any2all.physics.solve import DataConsistency
-from any2all.restore import reconstructed
+from any2all.restore import Restoring, reconstructed
 from any2all.stack import load_stack
 from nibabel.processing import resample_from_to
 from scipy.spatial.transform import Rotation
@@ -134,6 +134,23 @@ def test_samples_return_to_slices_that_cross(case):
     error = float((found - truth).norm() / truth.norm())
     print(f"{case}: {error:.4f}")
     assert found.shape == truth.shape and error < 0.03
+
+
+def test_what_the_volume_shows_between_thick_crossing_slices_survives():
+    """On the reference's thin slices the sample is kept, and not what the thick ones hold of it."""
+    thick = crossing_grid("LSP", (16, 48, 72), (12.0, 4.0, 3.0))
+    first, other = raw("T1", ANCHOR), raw("T2FLAIR", thick, acceleration=2, acs=16)
+    inputs = Inputs((), (first, other), first.first)
+    frame = lay_frame(inputs, CARD)
+    samples = torch.from_numpy(head(frame.grid))[None]
+    found = Restoring(inputs, frame, CARD, CARD.stack, False, {}).output("T2FLAIR", samples).mean
+    assert found.grid.same_as(ANCHOR)
+    solved = reconstructed(samples, other, frame, CARD, (0, "a"))[0].numpy()
+    interpolated = resample(Volume(solved, thick), ANCHOR).data
+    truth = head(ANCHOR)
+    error, of_thick = (float(np.linalg.norm(i - truth) / np.linalg.norm(truth)) for i in (found.data, interpolated))
+    print(f"{error:.3f}, interpolated between thick slices {of_thick:.3f}")
+    assert error < 0.03 and error < 0.7 * of_thick
 
 
 @pytest.mark.parametrize("case", OTHERS)

@@ -1,4 +1,4 @@
-"""A toy cohort in folders, and the helper module of the training room."""
+"""A toy cohort in folders, and the helper modules of the training and DICOM rooms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+sys.path[:0] = [str(Path(__file__).parents[1] / room) for room in ("training", "dicom")]
 
 
 def turned(source: Path, target: Path) -> None:

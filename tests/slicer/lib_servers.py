@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import lib_path
 
 STACK = json.loads((lib_path.REPOSITORY / "bundle/configs/stack.json").read_text())["modalities"]
+TAKEN = ["available", "undersampled", "noisy", "blurred", "lowres"]
 
 
 def info_document() -> dict:
@@ -35,9 +36,9 @@ def info_document() -> dict:
             "best": {"steps": 20, "samples": 8, "seconds_per_slice": {"images": 8.0, "raw": None}},
         },
         "samplers": {
-            "mcs": {"steps": 10, "samples": 4, "eta": 0.85},
-            "mds": {"steps": 150, "samples": 4},
-            "mps": {"steps": 1000, "samples": 4},
+            "mcs": {"steps": 10, "samples": 4, "eta": 0.85, "takes": TAKEN},
+            "mds": {"steps": 150, "samples": 4, "takes": TAKEN},
+            "mps": {"steps": 1000, "samples": 4, "takes": TAKEN[:3]},
             "cdm": {
                 "steps": 20,
                 "samples": 4,

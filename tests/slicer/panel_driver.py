@@ -95,7 +95,7 @@ class Person:
     def ticks(self) -> dict[str, str]:
         """Modality → status, as the buttons show it."""
         return {
-            name: next(status for status in ("available", "undersampled", "missing") if line.buttons[status].checked)
+            name: next(status for status, button in line.buttons.items() if button.checked)
             for name, line in self.panel._table.rows.items()
         }
 

@@ -80,6 +80,12 @@ CASES = {
     "number of coils of T2 is 200": given("T2", "undersampled", "v2", coils=200),
     "ACS lines of T2 is -1": given("T2", "undersampled", "v2", acs_lines=-1),
     "noise of T2 is 0": given("T2", "undersampled", "v2", noise_std=0.0),
+    "T2 is ticked as noisy: choose its volume": given("T2", "noisy"),
+    "'3: T1 SMITH' is used for both T1 and PET": given("PET", "noisy", "v1"),
+    "PET is ticked as blurred: enter the width of the blur": given("PET", "blurred", "v2"),
+    "width of the blur of PET is above 0": given("PET", "blurred", "v2", psf_fwhm_mm=(5.0, 0.0, 5.0)),
+    "noise of PET is -1; it is above 0, or left to be estimated": given("PET", "noisy", "v2", image_noise_std=-1.0),
+    "mcs needs at least 5 steps where PET is noisy": given("PET", "noisy", "v2", steps=4),
     "number of steps is 2000; this server takes 1 to 1000": given(*T1, steps=2000),
     "number of samples is 0": given(*T1, samples=0),
     "The seed is -1": given(*T1, seed=-1),
@@ -211,6 +217,70 @@ def test_what_is_sent_is_said_before_it_is_sent(form, raw):
     ]
 
 
+def test_the_trajectory_goes_with_the_raw_data_where_that_does_not_tell_it(form, tmp_path, raw):
+    path = tmp_path / "spokes.npy"
+    row = form.rows["T2"] = Row("undersampled", raw_file=raw, voxel_size_mm=(1.0, 1.0, 5.0), trajectory=str(path))
+    assert form.problem(INFO, SCENE) == "The trajectory of T2 does not exist: spokes.npy."
+    path.write_bytes(b"places")
+    assert form.problem(INFO, SCENE) == ""
+    assert form.upload_names() == {"v1": "T1.nii.gz", raw: "T2_raw.npy", str(path): "T2_trajectory.npy"}
+    assert form.study_document()["modalities"]["T2"]["trajectory"] == "T2_trajectory.npy"
+    assert "its trajectory 'spokes.npy'" in form.what_is_sent(SCENE)[1]
+    path.write_bytes(bytes(2**20))
+    assert "this server takes 1 MB at once" in form.problem(INFO, SCENE)
+    row.trajectory = raw
+    assert "trajectory of T2 is the file of its raw data" in form.problem(INFO, SCENE)
+    row.trajectory = str(tmp_path / "spokes.txt")
+    (tmp_path / "spokes.txt").touch()
+    assert "trajectory of T2 is of the kind '.txt'" in form.problem(INFO, SCENE)
+    with zipfile.ZipFile(tmp_path / "own.npz", "w") as archive:
+        archive.writestr("trajectory.npy", b"")
+    row.raw_file = str(tmp_path / "own.npz")
+    assert form.problem(INFO, SCENE) == "" and "trajectory" not in form.study_document()["modalities"]["T2"]
+
+
+DEGRADED = {
+    "T2": (Row("lowres", "v2", slice_profile="gaussian"), {"slice_profile": "gaussian"}),
+    "T2FLAIR": (Row("blurred", "v3", psf_fwhm_mm=(5.0, 5.0, 7.0)), {"psf_fwhm_mm": [5.0, 5.0, 7.0]}),
+    "CT": (Row("blurred", "v5", psf_fwhm_mm=(6.0,), slice_profile="gaussian"), {"psf_fwhm_mm": 6.0}),
+    "PET": (Row("noisy", "v4", image_noise_std=0.15, psf_fwhm_mm=(6.0,)), {"noise_std": 0.15}),
+}
+
+
+def test_degraded_images_are_sent_as_the_bundle_takes_them(form, tmp_path):
+    form.rows.update({name: row for name, (row, _) in DEGRADED.items()})
+    document = form.study_document()
+    for name, (row, settings) in DEGRADED.items():
+        assert document["modalities"][name] == {"status": row.status, "file": f"{name}.nii.gz", **settings}
+    assert form.problem(INFO) == "" and form.outputs == ["T2", "T2FLAIR", "T2star", "CT", "PET"]
+    assert form.measured == ["T2", "T2FLAIR", "CT", "PET"]
+    assert form.misfit("mps", INFO).startswith("mps takes only what is available or undersampled or noisy, and T2 is")
+    spec = pytest.importorskip("any2all.study.spec")
+    stack = pytest.importorskip("any2all.stack").load_stack()
+    presets = pytest.importorskip("any2all.study.presets")
+    for name in form.upload_names().values():
+        (tmp_path / name).write_bytes(b"")
+    for form.preset in ("fast", "balanced", "best"):
+        parsed = spec.parse_study(form.study_document(), stack, tmp_path)
+        assert {n: m.status for n, m in parsed.modalities.items()} == {n: r.status for n, r in form.rows.items()}
+        assert (parsed.reference, set(parsed.outputs)) == (form.reference_modality, set(form.outputs))
+        resolved = presets.resolve_sampler(parsed, "per_modality")
+        assert form.effective_sampler(INFO) == (resolved.name, resolved.steps, resolved.samples)
+
+
+def test_the_reference_is_the_bundles_where_nothing_is_available(form, tmp_path):
+    spec = pytest.importorskip("any2all.study.spec")
+    stack = pytest.importorskip("any2all.stack").load_stack()
+    form.rows.update({name: row for name, (row, _) in DEGRADED.items()}, T1=Row())
+    for name in form.upload_names().values():
+        (tmp_path / name).write_bytes(b"")
+    document = form.study_document()
+    assert document.pop("reference") == spec.parse_study(document, stack, tmp_path).reference == "PET"
+    assert form.result_volume == form.reference_volume == "v4"
+    form.reference = "T2"  # thick slices: results have thinner ones
+    assert (form.reference_volume, form.result_volume) == ("v2", "")
+
+
 def test_study_document_is_taken_by_the_bundle(form, tmp_path, raw):
     """The server's own parser accepts it, with the same defaults."""
     spec = pytest.importorskip("any2all.study.spec")
@@ -280,6 +350,8 @@ def test_expected_seconds(form, preset, raw, advanced, seconds):
 
 def test_saved_and_read_again(form):
     form.rows["T2"] = Row("undersampled", "v2", "/a/b.h5", (1.0, 1.5, 5.0), 6, 12, 4, 0.02, 3, False)
+    form.rows["CT"] = Row("blurred", "v3", trajectory="/a/t.npy", image_noise_std=2.5, psf_fwhm_mm=(6.0,))
+    form.rows["PET"] = Row("lowres", "v3", psf_fwhm_mm=(6.0, 5.0, 4.0), slice_profile="gaussian")
     form.preset, form.registration, form.reference = "best", "none", "T2"
     form.sampler, form.steps, form.samples, form.seed = "mcs", 12, 3, 5
     assert Form.from_json(json.loads(json.dumps(form.to_json()))) == form
@@ -301,7 +373,8 @@ def test_what_cannot_be_used_is_left_out(document):
 
 
 def test_a_newer_modules_form_keeps_what_is_known():
-    row = {"status": "noisy", "volume": "v1", "voxel_size_mm": [1, 2], "coils": "8", "extra": 1, "acceleration": 6}
+    row = {"status": "imagined", "volume": "v1", "voxel_size_mm": [1, 2], "coils": "8", "extra": 1, "acceleration": 6}
+    row |= {"psf_fwhm_mm": [1, 2], "slice_profile": "round", "image_noise_std": "much"}
     kept = Form.from_json({"rows": {"T1": row, "New": {"status": "available"}}, "preset": "fast"})
     assert kept.rows["T1"] == Row(volume="v1", acceleration=6) and kept.preset == "fast"
     kept.sampler = "from_the_future"
@@ -352,7 +425,12 @@ def test_a_server_without_cdm_offers_none(form):
 
 
 def test_a_server_that_does_not_say_what_its_samplers_take_is_asked_as_before(form):
-    assert INFO.samplers["mcs"].takes == ("available", "undersampled") and INFO.samplers["mcs"].weights is None
-    assert INFO.samplers["cdm"].weights.version == "0.1.0"
+    document = info_document()
+    del document["samplers"]["mcs"]["takes"], document["samplers"]["mds"], document["samplers"]["mps"]
+    info = ServerInfo.parse(document)
+    assert info.samplers["mcs"].takes == ("available", "undersampled") and info.samplers["mcs"].weights is None
+    assert info.samplers["cdm"].weights.version == "0.1.0"
     form.rows["T2"] = Row("undersampled", "v2")
-    assert form.misfit("mcs", INFO) == "" and form.misfit("cdm", INFO) != ""
+    assert form.misfit("mcs", info) == "" and form.misfit("cdm", info) != ""
+    form.rows["T2"] = Row("noisy", "v2")
+    assert form.problem(info, SCENE).startswith("This server takes no image that is noisy: tick T2 as available")

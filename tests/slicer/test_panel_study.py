@@ -71,6 +71,69 @@ def test_an_undersampled_modality_is_simulated_or_read_from_a_file(person, tmp_p
     assert person.panel.form.study_document()["modalities"]["T2"]["voxel_size_mm"] == [1, 1, 5]
 
 
+def test_a_poor_image_is_noisy_blurred_or_of_thick_slices(person):
+    add_volume("T1"), add_volume("PET")
+    person.connect()
+    host, noise = person.find("tableHost"), person.find("PET_image_noise_std")
+    assert not noise.isVisibleTo(host)
+    person.click("PET_degraded")
+    assert noise.isVisibleTo(host) and noise.text == "noise: estimated" and person.find("PET_wanted").enabled
+    document = person.panel.form.study_document()
+    assert document["modalities"]["PET"] == {"status": "noisy", "file": "PET.nii.gz"} and "PET" in document["outputs"]
+    noise.value = 0.15
+    assert person.panel.form.study_document()["modalities"]["PET"]["noise_std"] == 0.15
+    person.pick("PET_degraded_kind", 1)
+    width, words = person.find("PET_psf_fwhm_mm"), "PET is ticked as blurred: enter the width of the blur in mm"
+    assert width.isVisibleTo(host) and not person.find("PET_slice_profile").isVisibleTo(host)
+    label = person.panel._table.rows["PET"].label
+    assert person.ui.readyLabel.text.startswith(words) and label.toolTip.startswith(words)
+    assert "color" in label.styleSheet and "color" not in person.panel._table.rows["T1"].label.styleSheet
+    width.text = "5, 5, 7"
+    width.textEdited("5, 5, 7")
+    assert person.ui.readyLabel.text.startswith("Ready: T2, T2FLAIR, T2star, CT and PET from T1 and PET")
+    assert label.toolTip == "PET, in SUVr" and "color" not in label.styleSheet
+    document = person.panel.form.study_document()["modalities"]["PET"]
+    assert document == {"status": "blurred", "file": "PET.nii.gz", "psf_fwhm_mm": [5, 5, 7], "noise_std": 0.15}
+    person.pick("PET_degraded_kind", 2)
+    person.pick("PET_slice_profile", 1)
+    document = person.panel.form.study_document()["modalities"]["PET"]
+    assert document == {"status": "lowres", "file": "PET.nii.gz", "slice_profile": "gaussian", "noise_std": 0.15}
+    person.click("PET_available")
+    assert not noise.isVisibleTo(host) and person.ticks()["PET"] == "available"
+    person.click("PET_degraded")
+    assert person.panel.form.rows["PET"].status == "lowres"
+
+
+def test_a_server_that_takes_no_poor_images_is_not_offered_any(person):
+    for sampler in person.server.info["samplers"].values():
+        sampler.pop("takes", None)
+    person.connect()
+    assert not person.find("T1_degraded").enabled and person.find("T1_undersampled").enabled
+    assert "takes no images that are noisy" in person.find("T1_degraded").toolTip
+
+
+def test_the_trajectory_is_asked_for_where_the_raw_file_does_not_say_it(person, tmp_path):
+    add_volume("T1")
+    person.connect()
+    person.click("T2_undersampled")
+    person.pick("T2_source", 1)
+    path, host = person.find("T2_trajectory"), person.find("tableHost")
+    assert not path.isVisibleTo(host)
+    arrays = {"kspace": np.zeros((1, 2, 64), np.complex64), "voxel_size_mm": [1.0, 1.0, 5.0]}
+    np.savez(tmp_path / "alone.npz", **arrays)
+    np.savez(tmp_path / "both.npz", **arrays, trajectory=np.zeros((64, 2)))
+    np.save(tmp_path / "places.npy", np.zeros((64, 2)))
+    person.find("T2_raw").currentPath = str(tmp_path / "both.npz")
+    assert not path.isVisibleTo(host)
+    person.find("T2_raw").currentPath = str(tmp_path / "alone.npz")
+    assert path.isVisibleTo(host) and person.ui.readyLabel.text.startswith("Ready")
+    path.currentPath = str(tmp_path / "nowhere.npy")
+    assert person.ui.readyLabel.text == "The trajectory of T2 does not exist: nowhere.npy."
+    path.currentPath = str(tmp_path / "places.npy")
+    document = person.panel.form.study_document()["modalities"]["T2"]
+    assert document == {"status": "undersampled", "kspace": "T2_raw.npz", "trajectory": "T2_trajectory.npy"}
+
+
 def test_modalities_without_raw_data_cannot_be_undersampled(person):
     person.connect()
     assert not person.find("CT_undersampled").enabled and person.find("T1_undersampled").enabled
