@@ -127,7 +127,8 @@ def section_text(section: Section) -> str:
     """One section in Markdown."""
     rows = [[v.asked, v.measured, v.word] for v in section.verdicts]
     table = [markdown_table(["asked", "measured", "holds"], rows)] if rows else []
-    return "\n\n".join([f"## {section.title}", *table, *section.body])
+    reasons = [f"Why not “{v.asked}”: {v.reason}" for v in section.verdicts if v.reason]
+    return "\n\n".join([f"## {section.title}", *table, *reasons, *section.body])
 
 
 def tally(found: Sequence[Section]) -> str:
