@@ -64,7 +64,9 @@ def test_every_method_of_the_prior_is_timed_once_and_scaled_to_its_steps(tiny_pr
     file = tmp_path / "evaluate.json"
     file.write_text(json.dumps(config))
     image = torch.rand(2, 32, 32, generator=torch.Generator().manual_seed(0))
-    rows = {row.name: row for row in rivals.rivals(tiny_prior, image, 16, file)}
+    found, left_out = rivals.rivals(tiny_prior, image, 16, file)
+    rows = {row.name: row for row in found}
+    assert left_out == {}
     assert set(rows) == {"SENSE", "mcs-5", "mcs-10", "mds-150", "mps-1000"}  # one task, one prior, no repeats
     assert rows["SENSE"].overhead is None and rows["SENSE"].passes == 0
     assert rows["mps-1000"].passes == 2000 and rows["mps-1000"].part == "5 of 1000 steps"

@@ -224,6 +224,10 @@ def test_ladders_join_only_what_holds_the_one_before():
     (ladder,) = ladders([three, other, raw, one, two])
     assert [t.name for t in ladder.tasks] == ["R4", "T1", "PET+T2star", "T1+T2", "T1+T2+PET"]
     assert [ladder.tasks[i].name for i in ladder.chain] == ["T1", "T1+T2", "T1+T2+PET"]
+    sparse = Task("R8+T1", ("CT",), ("T1",), ("CT",), acceleration=8)
+    full, alone = Task("R4+T1", ("CT",), ("T1",), ("CT",)), Task("R4", ("CT",), (), ("CT",))
+    (raw_ladder,) = ladders([full, sparse, alone])
+    assert [raw_ladder.tasks[i].name for i in raw_ladder.chain] == ["R4", "R4+T1"]
     assert ladders([one]) == [] and Ladder.of("CT", [one]).chain == (0,)
 
 

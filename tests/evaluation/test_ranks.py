@@ -24,7 +24,8 @@ def test_two_processes_share_an_evaluation(data_folder, tiny_model_file, tmp_pat
     files = [str(CONFIGS / "evaluate.json"), str(CONFIGS / "evaluate_reduced.json")]
     options = {"cases": "tiny", "manifest": str(tmp_path / "manifest.json"), "kinds": "rendered", "draws": 0,
                "tasks": "R4,T1", "methods": "SENSE,mcs-1,mcs-5,mps-1000", "model_file": str(tiny_model_file),
-               "method_changes": {"mps-1000": {"steps": 5, "samples": 1}}, "output_dir": str(out)}  # fmt: skip
+               "method_changes": {"mps-1000": {"steps": 5, "samples": 1}}, "output_dir": str(out),
+               "unconditional#draws": 4}  # fmt: skip
     command = ["-m", "monai.bundle", "run", "--config_file", str(files)]
     command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
     environment = {**os.environ, "ANY2ALL_DATA": str(data_folder), "CUDA_VISIBLE_DEVICES": ""}
@@ -35,6 +36,8 @@ def test_two_processes_share_an_evaluation(data_folder, tiny_model_file, tmp_pat
     rows = list(csv.DictReader((out / "numbers.csv").open()))
     cells = {(row["task"], row["target"], row["method"]) for row in rows}
     assert ("R4", "T2FLAIR", "mps-1000") in cells and ("T1", "PET", "mcs-1") in cells and len(cells) == len(rows) == 12
+    parts = sorted(file.stem for file in (out / "unconditional").glob("*"))
+    assert len(parts) == 6  # three samplers, three renderings: shared as well
     made = {file.name: file.stat().st_mtime_ns for file in (out / "predictions").glob("*.npz")}
     found = json.loads((out / "results.json").read_text())
     assert found["cases"][0]["groups"] == ["subject16/5", "subject16/6"]

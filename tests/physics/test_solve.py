@@ -86,9 +86,26 @@ def test_inverse_of_moment_matching_against_a_dense_matrix(two_dimensional, prio
     m = prior_variance * a @ a.T + channel.variance * torch.eye(len(a)).double()
     q = torch.randn(1, 2, 4, 6, dtype=torch.complex128)
     expected = torch.linalg.solve(m, torch.cat([q.real.flatten(), q.imag.flatten()]))
-    result = DataConsistency(channel).apply_inverse(q, prior_variance)
+    z, back = DataConsistency(channel).preconditioned(operator.adjoint(q), prior_variance)
+    result = (q - operator.forward(z)) / channel.variance
     got = torch.cat([result.real.flatten(), result.imag.flatten()])
     assert relative(got, expected) < (1e-5 if two_dimensional else 1e-9)
+    torch.testing.assert_close(back, operator.adjoint(result))
+
+
+@pytest.mark.parametrize("kind", ["lines", "lines, maps per slice", "scattered"])
+def test_normal_and_misfit_are_those_of_the_operator(kind):
+    mask = scattered_mask(9, 12) if kind == "scattered" else line_mask(12)
+    operator = MulticoilFourier(mask, random_maps(3 if "per slice" in kind else 1, 3, 9, 12))
+    channel = kspace_channel(operator, 3)
+    consistency, order = DataConsistency(channel), torch.tensor([2, 0, 2])
+    x = torch.randn(3, 9, 12, dtype=torch.float64)
+    chosen = operator.select(order)
+    residual = channel.data[order] - chosen.forward(x)
+    energy, back = consistency.misfit(x, order)
+    torch.testing.assert_close(energy, residual.abs().square().sum(dim=(1, 2, 3)))
+    torch.testing.assert_close(back, chosen.adjoint(residual))
+    torch.testing.assert_close(consistency.normal(x, order), chosen.normal(x))
 
 
 def test_batch_order_and_repeats_do_not_change_a_slice():
@@ -98,9 +115,10 @@ def test_batch_order_and_repeats_do_not_change_a_slice():
     whole = consistency.proximal(x0, gamma)
     order = torch.tensor([3, 0, 0, 2])
     torch.testing.assert_close(consistency.proximal(x0[order], gamma[order], order), whole[order])
-    q = torch.randn_like(channel.data)
-    inverse = consistency.apply_inverse(q, gamma)
-    torch.testing.assert_close(consistency.apply_inverse(q[order], gamma[order], order), inverse[order])
+    whole = consistency.preconditioned(x0, gamma)
+    some = consistency.preconditioned(x0[order], gamma[order], order)
+    for part, every in zip(some, whole):
+        torch.testing.assert_close(part, every[order])
 
 
 def test_short_memory_keeps_one_basis_and_the_answer():

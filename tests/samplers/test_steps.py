@@ -112,6 +112,63 @@ def test_moment_step_converges_to_the_exact_conditional_mean(level):
     assert errors[100] < 1e-4 and errors[2] < 0.6 and errors[3] < errors[2] < errors[1]
 
 
+def coil_by_coil(prior, x_k, level, variances, rows, iterations):
+    """What `moment_step` computes with images, computed with every coil's data as it is written (METHOD §3)."""
+    x_k = x_k.detach().requires_grad_(True)
+    x0_hat = prior.x0_hat(x_k, torch.tensor([[0, level, level]] * len(x_k)))
+    abar = prior.schedule.at(level)
+    channels = rows.measurements.channels
+
+    def covariance(z):
+        (product,) = torch.autograd.grad(x0_hat, x_k, z, retain_graph=True)
+        product[:, 0] = 0
+        return (1 - abar) / math.sqrt(abar) * product
+
+    def inverse(m, q):
+        operator, v = channels[m].operator, channels[m].variance
+        z, _ = rows.consistency[m].preconditioned(operator.adjoint(q), variances[m], rows.slices)
+        return (q - operator.forward(z)) / v
+
+    def inner(a, b):
+        return sum((a[m].conj() * b[m]).real.flatten(1).sum(1) for m in a).reshape(-1, 1, 1, 1)
+
+    found = x0_hat.detach()
+    residual = {m: channels[m].data - channels[m].operator.forward(found[:, m]) for m in variances}
+    correction, direction, previous = torch.zeros_like(found), None, None
+    for _ in range(iterations):
+        solved = {m: inverse(m, residual[m]) for m in residual}
+        energy = inner(residual, solved)
+        direction = solved if direction is None else {m: solved[m] + energy / previous * direction[m] for m in solved}
+        previous = energy
+        spread = torch.zeros_like(found)
+        for m in direction:
+            spread[:, m] = channels[m].operator.adjoint(direction[m])
+        spread = covariance(spread)
+        seen = {m: channels[m].operator.forward(spread[:, m]) + channels[m].variance * direction[m] for m in direction}
+        alpha = energy / inner(direction, seen)
+        correction += alpha * spread
+        residual = {m: residual[m] - alpha * seen[m] for m in residual}
+    return found + correction
+
+
+@pytest.mark.parametrize("level", [100, 500, 800])
+@pytest.mark.parametrize("raw", [(1,), (1, 2)])
+def test_moment_step_with_images_is_that_with_every_coils_data(level, raw):
+    prior, x0, measurements = moment_task()
+    channels = list(measurements.channels)
+    for m in raw:
+        channels[m] = undersampled((x0[:, m] + 1) / 2, acceleration=2 * m, seed=m)
+    problem = Problem.of(Measurements(tuple(channels)), (2, *prior.shape))
+    levels = torch.tensor([[0, level, level]] * 2)
+    eps = torch.randn(x0.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    x_k, rows = SCHEDULE.add_noise(x0, eps, levels), rows_of(problem)
+    variances = consistency.prior_variances(prior, level, rows)
+    for iterations in (1, 2, 3):
+        result = consistency.moment_step(prior, x_k, levels, level, (1, 2), rows, iterations)
+        expected = coil_by_coil(prior, x_k, level, variances, rows, iterations)
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-9)
+
+
 def test_moment_step_stays_finite_where_data_and_prior_agree():
     prior, x0, measurements = moment_task()
     problem = Problem.of(measurements, (2, *prior.shape))

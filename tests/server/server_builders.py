@@ -83,7 +83,11 @@ class Server:
     def start(self) -> None:
         """Start the process and wait until its worker is ready."""
         self.launch()
-        wait_until(lambda: self.process.poll() is not None or self.health() == "ok", 120)
+        try:
+            wait_until(lambda: self.process.poll() is not None or self.health() == "ok", 240)
+        except AssertionError as error:  # nobody else could stop it then
+            self.process.kill()
+            raise AssertionError(self.log()) from error
         assert self.process.poll() is None, self.log()
 
     def launch(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,11 +89,19 @@ def _reset_peak(device: torch.device) -> int | None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
+    _return_free_pages()
     try:
         _CLEAR.write_text(_RESET_PEAK)
     except OSError:
         return None
     return _status("VmRSS")
+
+
+def _return_free_pages() -> None:
+    """Give what the process holds but does not use back to the system; else a later peak hides in it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; other C libraries have none
+    if trim is not None:
+        trim(0)
 
 
 def _peak(device: torch.device) -> int | None:

@@ -25,6 +25,7 @@ from .meter import measured
 
 CONFIG = Path(__file__).parents[2] / "configs" / "evaluate.json"
 RAW = Task("R4+T1", ("T2FLAIR",), ("T1",), ("T2FLAIR",))
+IMAGES_ONLY = ("mean_image", "matched_copy")
 MOST_STEPS = 25
 PER = 100  # slices
 
@@ -55,24 +56,33 @@ class Row:
         return PER * self.seconds / self.slices
 
 
-def rivals(prior: NetworkPrior, image: Tensor, batch_size: int, file: Path = CONFIG) -> list[Row]:
-    """Every method of ``evaluate.json`` that can do the task with this prior, on an image (Z, H, W) in u."""
+def rivals(
+    prior: NetworkPrior, image: Tensor, batch_size: int, file: Path = CONFIG
+) -> tuple[list[Row], dict[str, str]]:
+    """Every method of ``evaluate.json`` that can do the task with this prior, on an image (Z, H, W) in u.
+
+    Beside it, the methods that could not be tried, and why, in words.
+    """
     config = json.loads(file.read_text(encoding="utf-8"))
     methods = [Method.from_dict(entry) for entry in config["method_list"]]
-    same_prior = [m for m in methods if m.model is None and "rendered" in m.on and not _repeats(m, methods)]
+    same_prior = [m for m in methods if m.model is None and _uses_kspace(m) and not _repeats(m, methods)]
     shortened = [_shortened(m) for m in same_prior]
     whole = Evaluation(prior, [_cases(prior, image)], [RAW], shortened, config["simulation"], batch_size=batch_size)
     with torch.no_grad():  # nobody is charged for the first pass of all
         levels = torch.zeros(len(image), prior.channels, dtype=torch.long, device=prior.device)
         prior.x0_hat(torch.zeros(len(image), prior.channels, *prior.card.matrix, device=prior.device), levels)
     steps = {m.name: m.steps for m in same_prior}
-    return [_timed(whole, trial, steps[trial.method.name]) for trial in whole.plan()]
+    return [_timed(whole, trial, steps[trial.method.name]) for trial in whole.plan()], whole.left_out
 
 
 def _cases(prior: NetworkPrior, image: Tensor) -> Cases:
     slices = image[:, None].expand(-1, prior.channels, -1, -1).float().cpu()
     inside = np.ones(tuple(image.shape), bool)
     return Cases("demonstration", "rendered", slices, prior.stack.names, ("demonstration",) * len(image), inside)
+
+
+def _uses_kspace(method: Method) -> bool:
+    return method.applies != "images" and method.peer not in IMAGES_ONLY and "rendered" in method.on
 
 
 def _repeats(method: Method, methods: Sequence[Method]) -> bool:

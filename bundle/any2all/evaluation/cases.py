@@ -95,6 +95,7 @@ class Manifest:
         renderings: (head, seed).
         positions_mm: slices of each rendering, upward from the head's centre.
         block_mm: lowest slice of the block of neighbouring slices, their number is ``block_slices``.
+        block_heads: whose first rendering gives a block; every head's by default.
         real: subjects, ``real_slices`` of each.
     """
 
@@ -104,6 +105,7 @@ class Manifest:
     positions_mm: tuple[float, ...]
     block_mm: float
     block_slices: int
+    block_heads: tuple[str, ...]
     real: tuple[str, ...]
     real_slices: int
 
@@ -121,6 +123,7 @@ class Manifest:
             tuple(float(z) for z in entry["positions_mm"]),
             float(entry["block_mm"]),
             int(entry["block_slices"]),
+            tuple(entry.get("block_heads", entry["renderings"])),
             tuple(entry["real"]),
             int(entry["real_slices"]),
         )
@@ -132,9 +135,9 @@ class Manifest:
         )
 
     def blocks(self, folder: Path, stack: Stack, matrix: Sequence[int], spacing_mm: Sequence[float]) -> Iterator[Cases]:
-        """The first rendering of each head, as a block of neighbouring slices at the prior's slice spacing."""
+        """The first rendering of each of `block_heads`: neighbouring slices at the prior's slice spacing."""
         positions = [self.block_mm + i * spacing_mm[2] for i in range(self.block_slices)]
-        for head in dict.fromkeys(head for head, _ in self.renderings):
+        for head in self.block_heads:
             first = next(r for r in self.renderings if r[0] == head)
             name = f"{self.name} block {head}"
             yield rendered_cases(name, "block", folder, [first], positions, stack, matrix, spacing_mm)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from . import findings, quality, realism, rivalry
+from .reasons import explained, load_reasons
 from .results import Results, Section
 
 SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
@@ -35,8 +36,9 @@ SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """Every section whose predictions are there, in order."""
+    """Every section whose predictions are there, in order; what does not hold with its reason, where one is known."""
+    reasons, prior = load_reasons(), results.evaluation.prior.card.sha256
     for make in SECTIONS:
         section = make(results)
         if section is not None:
-            yield section
+            yield explained(section, reasons, prior)

@@ -103,6 +103,8 @@ class Evaluation:
                 bar.set_description(f"{trial.cases.name} · {trial.task.name} · {trial.method.name}")
                 self.predict(trial)
                 bar.update(self.cost(trial))
+        if self.unconditional is not None and self.ranks.world_size > 1:
+            self.unconditional.prepare(self.ranks)
         self.ranks.wait()
         if not self.ranks.is_first:
             return []

@@ -10,7 +10,7 @@ from .figures import Drawing, to_svg
 from .figures.style import file_name
 from .page_style import STYLE
 from .page_text import badge, inline, to_html
-from .results import Section
+from .results import Section, Verdict
 
 WARNING = (
     "Not a medical device. Every image that a method made is synthetic or reconstructed: an estimate, not a "
@@ -76,7 +76,8 @@ class Page:
         words = [verdict.word for _, verdict in found]
         tally = "".join(f"<span>{badge(word)} {words.count(word)}</span>" for word in ("yes", "NO", "–"))
         rows = "".join(
-            f'<tr><th scope="row">{inline(v.asked)}</th><td>{inline(v.measured)}</td><td>{badge(v.word)}</td>'
+            f'<tr><th scope="row">{inline(v.asked)}</th><td>{inline(v.measured)}{_reason(v)}</td>'
+            f"<td>{badge(v.word)}</td>"
             f'<td><a href="#{_anchor("section", s.title)}">{inline(s.title)}</a></td></tr>'
             for s, v in found
         )
@@ -102,8 +103,14 @@ def _figure(number: int, drawing: Drawing) -> str:
     )
 
 
+def _reason(verdict: Verdict) -> str:
+    return f'<p class="reason"><strong>Why:</strong> {inline(verdict.reason)}</p>' if verdict.reason else ""
+
+
 def _section(section: Section) -> str:
     """Its verdicts as a list with badges, then its tables."""
-    rows = "".join(f"<li>{badge(v.word)} {inline(v.asked)}: {inline(v.measured)}</li>" for v in section.verdicts)
+    rows = "".join(
+        f"<li>{badge(v.word)} {inline(v.asked)}: {inline(v.measured)}{_reason(v)}</li>" for v in section.verdicts
+    )
     verdicts = f'<ul class="verdicts">{rows}</ul>' if rows else ""
     return verdicts + "".join(map(to_html, section.body))

@@ -23,6 +23,7 @@ h3 { font-size: 1.05rem; margin: 1.8rem 0 0.5rem; } h4 { font-size: 0.95rem; mar
 p { max-width: 46rem; margin: 0.5rem 0; } ul { max-width: 46rem; padding-left: 1.2rem; } li { margin: 0.2rem 0; }
 .lead { color: var(--muted); } .notes p, figcaption { font-size: 13.5px; color: var(--muted); }
 .warning { border-left: 3px solid var(--no); padding: 0.4rem 0 0.4rem 0.9rem; max-width: 46rem; }
+.reason { color: var(--muted); font-size: 13px; margin: 0.2rem 0 0.4rem; }
 .tally { display: flex; flex-wrap: wrap; gap: 0.6rem 1.2rem; margin: 1rem 0; }
 .badge { display: inline-block; white-space: nowrap; font-size: 12.5px; font-weight: 600; }
 .badge.holds { color: var(--yes); } .badge.fails { color: var(--no); } .badge.open { color: var(--open); }

@@ -29,6 +29,7 @@ FLAGS = (
     "Rendered heads: no real CT or PET exists in this data. Intervals are 95 % paired bootstrap over renderings, not "
     "over people: renderings of one head vary less, and intervals of few groups are too narrow.",
 )
+MOST_MB = 3.0  # of the page, CSV and JSON that are committed
 EXPLANATION = (
     "one: one sample; mean: the mean of all samples; spread: std of the samples over the error of their mean (0.89 for "
     "4 exact samples); passes and s/slice: of one sample of one slice."
@@ -127,7 +128,8 @@ def section_text(section: Section) -> str:
     """One section in Markdown."""
     rows = [[v.asked, v.measured, v.word] for v in section.verdicts]
     table = [markdown_table(["asked", "measured", "holds"], rows)] if rows else []
-    return "\n\n".join([f"## {section.title}", *table, *section.body])
+    reasons = [f"Why not “{v.asked}”: {v.reason}" for v in section.verdicts if v.reason]
+    return "\n\n".join([f"## {section.title}", *table, *reasons, *section.body])
 
 
 def tally(found: Sequence[Section]) -> str:
@@ -189,7 +191,9 @@ def publish(
             (place / name).write_text(page, encoding="utf-8")
             write_csv(records, place / "numbers.csv")
             write_json(content, place / "results.json")
-            print(f"report and numbers: {place}")
+            size = sum((place / file).stat().st_size for file in (name, "numbers.csv", "results.json")) / 1e6
+            over = f", MORE than the {MOST_MB} MB that are fit to commit" if size > MOST_MB else ""
+            print(f"report and numbers: {place} ({size:.2f} MB{over})")
     if folder is not None:
         (folder / "report.md").write_text(text, encoding="utf-8")
         for drawing in drawings:

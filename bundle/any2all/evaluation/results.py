@@ -18,11 +18,15 @@ BEST, QUICKER, ONE_PASS = "mcs-20", "mcs-10", "mcs-1"
 
 @dataclass(frozen=True)
 class Verdict:
-    """One thing that was asked: in words, what was measured, and whether it holds (None: it cannot be said)."""
+    """One thing that was asked: in words, what was measured, and whether it holds (None: it cannot be said).
+
+    ``reason``: why it does not, where that was found out (`reasons`).
+    """
 
     asked: str
     measured: str
     holds: bool | None
+    reason: str = ""
 
     @property
     def word(self) -> str:

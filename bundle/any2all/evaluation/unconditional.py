@@ -23,11 +23,12 @@ from tqdm import tqdm
 from ..diffusion.prior import NetworkPrior
 from ..phantom.dataset import RenderedHeads
 from ..physics.measurements import Channel, Measurements
-from ..samplers import Problem, Sampler
+from ..samplers import Problem
 from ..samplers.noise import VolumeNoise
 from .distribution import FID, KID, LEAST_FOR_KID, fid, kid
 from .features import FeatureExtractor
 from .predictions import Prediction, PredictionFolder
+from .ranks import Ranks
 from .records import fingerprint
 from .tasks import Method
 
@@ -101,7 +102,7 @@ class Unconditional:
 
     def run(self) -> list[Distance]:
         """Draw and render what is not there yet, and compare everything with the held-out renderings."""
-        reference = self.rendered(REFERENCE, self.heads, REFERENCE_SEED)
+        reference = self.rendered(*self._sources()[0])
         known = {name: self.features(images) for name, images in reference.images.items()}
         return [self._distance(found, known, reference.groups) for found in self._sets()]
 
@@ -110,44 +111,51 @@ class Unconditional:
         """What `run` finds, once."""
         return self.run()
 
+    def prepare(self, ranks: Ranks) -> None:
+        """Draw and render this rank's share of what is not there yet; all ranks keep it in the same folder."""
+        parts = [(method, prior, start) for method, prior in self._tried() for start in range(0, self.draws, PART)]
+        for method, prior, start in ranks.share(parts, lambda part: self._passes(part[0], part[1])):
+            self._part(method, prior, start, lambda _: None)
+        for source in ranks.share(self._sources(), lambda _: 1):
+            self.rendered(*source)
+
+    def _tried(self) -> list[tuple[Method, NetworkPrior]]:
+        """Every method whose prior is there."""
+        found = ((m, self.find_prior(m.model) if m.model else self.prior) for m in self.methods)
+        return [(method, prior) for method, prior in found if prior is not None]
+
+    def _sources(self) -> list[tuple[str, Sequence[Path], int, Path | None]]:
+        """What is rendered: name, heads, seed and masks of lesions; the reference first."""
+        training = [(TRAINING, self.training_heads, TRAINING_SEED, self.lesion_masks)] if self.training_heads else []
+        return [(REFERENCE, self.heads, REFERENCE_SEED, None), *training, (FLOOR, self.heads, FLOOR_SEED, None)]
+
     def _sets(self) -> Iterator[ImageSet]:
-        for method in self.methods:
-            prior = self.find_prior(method.model) if method.model else self.prior
-            if prior is not None:
-                yield self.drawn(method, prior)
-        if self.training_heads:
-            yield self.rendered(TRAINING, self.training_heads, TRAINING_SEED, self.lesion_masks)
-        yield self.rendered(FLOOR, self.heads, FLOOR_SEED)
+        for method, prior in self._tried():
+            yield self.drawn(method, prior)
+        for source in self._sources()[1:]:
+            yield self.rendered(*source)
 
     def drawn(self, method: Method, prior: NetworkPrior) -> ImageSet:
         """N independent draws; draw i depends on the seed and on i alone."""
-        sampler = method.build_sampler(prior.stack)
-        mark = fingerprint(method.settings(), prior.card.sha256, self.seed)
-        starts = range(0, self.draws, PART)
-        parts = []
-        passes = sampler.passes(prior.schedule, False, True)
+        parts, passes = [], self._passes(method, prior)
         with tqdm(total=self.draws * passes, desc=method.name, unit="pass", file=sys.stderr, mininterval=5) as bar:
-            for start in starts:
-                count = min(PART, self.draws - start)
-                parts.append(self._part(method.name, sampler, prior, start, count, mark, bar.update))
-                bar.update(max(0, (start + count) * passes - bar.n))
+            for start in range(0, self.draws, PART):
+                parts.append(self._part(method, prior, start, bar.update))
+                bar.update(max(0, sum(len(p.slices) for p in parts) * passes - bar.n))
         images = {name: np.concatenate([p.images[name][0] for p in parts]) for name in prior.stack.names}
         groups = tuple(f"{method.name}/{i}" for i in range(self.draws))
         seconds = sum(p.seconds * len(p.slices) for p in parts) / self.draws
         return ImageSet(method.name, images, groups, passes, seconds)
 
-    def _part(
-        self,
-        name: str,
-        sampler: Sampler,
-        prior: NetworkPrior,
-        start: int,
-        count: int,
-        mark: str,
-        update: Callable[[int], Any],
-    ) -> Prediction:
-        task = f"draws {start} to {start + count - 1}"
-        found = self._store.find(NAME, task, name, mark)
+    def _passes(self, method: Method, prior: NetworkPrior) -> int:
+        """Of one draw."""
+        return method.build_sampler(prior.stack).passes(prior.schedule, False, True)
+
+    def _part(self, method: Method, prior: NetworkPrior, start: int, update: Callable[[int], Any]) -> Prediction:
+        """At most `PART` draws, from the folder where they are there already."""
+        count = min(PART, self.draws - start)
+        task, mark = f"draws {start} to {start + count - 1}", self._mark(method, prior)
+        found = self._store.find(NAME, task, method.name, mark)
         if found is not None:
             return found
         shape, started, done = (count, prior.channels, *prior.card.matrix), time.perf_counter(), [0]
@@ -156,7 +164,7 @@ class Unconditional:
             update(now - done[0])
             done[0] = now
 
-        x = sampler.sample(
+        x = method.build_sampler(prior.stack).sample(
             prior,
             nothing(shape),
             VolumeNoise(shape[1:], self.seed, NAME, first_slice=start),
@@ -166,10 +174,13 @@ class Unconditional:
         )
         seconds = (time.perf_counter() - started) / count
         images = {n: _stored((x[:, :, m] + 1) / 2) for m, n in enumerate(prior.stack.names)}
-        passes = sampler.passes(prior.schedule, False, True)
-        part = Prediction(NAME, task, name, tuple(range(start, start + count)), passes, seconds, images, mark)
+        passes, slices = self._passes(method, prior), tuple(range(start, start + count))
+        part = Prediction(NAME, task, method.name, slices, passes, seconds, images, mark)
         self._store.add(part)
         return part
+
+    def _mark(self, method: Method, prior: NetworkPrior) -> str:
+        return fingerprint(method.settings(), prior.card.sha256, self.seed)
 
     def rendered(self, name: str, heads: Sequence[Path], seed: int, lesion_masks: Path | None = None) -> ImageSet:
         """N rendered slices, `SLICES_PER_HEAD` of each rendering; other seeds are other renderings."""

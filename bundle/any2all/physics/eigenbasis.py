@@ -54,6 +54,11 @@ class RowEigenbasis:
         coefficients = coefficients / (1 + gamma[None, :, None] * self.values[:, None])
         return (coefficients @ self.vectors.mT).transpose(0, 1)
 
+    def normal(self, x: Tensor) -> Tensor:
+        """N x for ``x`` ``(B, H, W)``."""
+        coefficients = (x.transpose(0, 1) @ self.vectors) * self.values[:, None]
+        return (coefficients @ self.vectors.mT).transpose(0, 1)
+
     @property
     def nbytes(self) -> int:
         """Memory that the basis holds, in bytes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -84,34 +85,65 @@ class DataConsistency:
         rhs = x0 + per_slice(gamma, x0) * self._backprojection[slices]
         return self._solve(rhs, gamma, slices, x0, self.iterations, self.tolerance)
 
-    def apply_inverse(self, q: Tensor, prior_variance: float | Tensor, slices: Tensor | None = None) -> Tensor:
-        """M^-1 q for M = r^2 A A^H + v I in data space, the preconditioner of moment matching (METHOD §3).
+    def misfit(self, x: Tensor, slices: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """||y - A x||^2 ``(B,)`` and A^H (y - A x) ``(B, H, W)`` of images ``(B, H, W)``, slices as in `proximal`."""
+        slices = self._indices(x, slices)
+        operator = self._operator(slices)
+        residual = self.channel.data[slices] - operator.forward(x)
+        energy = _energy(residual)
+        if not self._has_rows:
+            return energy, operator.adjoint(residual)
+        return energy, self._backprojection[slices] - self.normal(x, slices)
 
-        M^-1 q = (1/v) [q - A (A^H A + v/r^2 I)^-1 A^H q], A^H meaning Re(A^H .).
+    def normal(self, x: Tensor, slices: Tensor | None = None) -> Tensor:
+        """A^H A x ``(B, H, W)``; through the row eigenbasis, without a coil image, where there is one."""
+        slices = self._indices(x, slices)
+        if not self._has_rows:
+            return self._operator(slices).normal(x)
+        return self._by_basis(slices, x, lambda basis, part, _: basis.normal(part))
+
+    def preconditioned(
+        self, back: Tensor, prior_variance: float | Tensor, slices: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """M^-1 q for M = r^2 A A^H + v I, the preconditioner of moment matching (METHOD §3), from A^H q alone.
+
+        M^-1 q = (q - A z) / v with z = (A^H A + v/r^2 I)^-1 A^H q, A^H meaning Re(A^H .).
 
         Args:
-            q: like the channel's data, ``(B, C, H, W)`` complex.
+            back: A^H q ``(B, H, W)``.
             prior_variance: r^2 >= 0, one number or one per sample ``(B,)``; v is the channel's own.
             slices: as in :meth:`proximal`.
+
+        Returns:
+            z and A^H M^-1 q, both ``(B, H, W)``.
 
         Raises:
             ValueError: if the channel's noise variance is zero.
         """
         variance = self.channel.variance
         if variance <= 0:
-            raise ValueError("apply_inverse needs a positive noise variance")
-        operator = self.channel.operator if slices is None else self.channel.operator.select(slices)
-        rhs = operator.adjoint(q)
-        slices, gamma = self._prepare(rhs, prior_variance, slices)
+            raise ValueError("preconditioned needs a positive noise variance")
+        slices, gamma = self._prepare(back, prior_variance, slices)
         gamma = gamma / variance
-        image = self._solve(per_slice(gamma, rhs) * rhs, gamma, slices, None, _INNER_ITERATIONS, _INNER_TOLERANCE)
-        return (q - operator.forward(image)) / variance
+        solved = self._solve(back, gamma, slices, None, _INNER_ITERATIONS, _INNER_TOLERANCE)
+        z = per_slice(gamma, solved) * solved
+        # `solved` is A^H (q - A z) itself; what conjugate gradients leave of it is too coarse to go on with
+        return z, (solved if self.exact else back - self.normal(z, slices)) / variance
 
     def _prepare(self, image: Tensor, gamma: float | Tensor, slices: Tensor | None) -> tuple[Tensor, Tensor]:
-        batch = image.shape[0]
-        slices = torch.arange(batch) if slices is None else slices
-        gamma = torch.as_tensor(gamma, dtype=image.dtype, device=image.device).expand(batch)
-        return slices.to(image.device), gamma
+        gamma = torch.as_tensor(gamma, dtype=image.dtype, device=image.device).expand(image.shape[0])
+        return self._indices(image, slices), gamma
+
+    def _indices(self, image: Tensor, slices: Tensor | None) -> Tensor:
+        return torch.arange(image.shape[0], device=image.device) if slices is None else slices.to(image.device)
+
+    def _operator(self, slices: Tensor) -> Operator:
+        """A of these slices."""
+        return self.channel.operator.select(slices)
+
+    @property
+    def _has_rows(self) -> bool:
+        return self.exact and isinstance(self.channel.operator, MulticoilFourier)
 
     def _correlated(self, x0: Tensor, gamma: Tensor) -> Tensor:
         """The same with 1/2 ||x - x0||^2 in the metric R^-1, R = L L^T along z: x = x0 + L e, and e by CG."""
@@ -136,8 +168,8 @@ class DataConsistency:
         if self.exact and isinstance(operator, SeparableBlur):
             return operator.shifted_inverse(rhs, gamma)
         if self.exact:
-            return self._solve_rows(rhs, gamma, slices)
-        chosen = operator.select(slices)
+            return self._by_basis(slices, rhs, lambda basis, part, members: basis.solve(part, gamma[members]))
+        chosen = self._operator(slices)
         return conjugate_gradient(
             lambda x: x + per_slice(gamma, x) * chosen.normal(x),
             rhs,
@@ -147,14 +179,17 @@ class DataConsistency:
             chosen.preconditioner(gamma),
         )
 
-    def _solve_rows(self, rhs: Tensor, gamma: Tensor, slices: Tensor) -> Tensor:
+    def _by_basis(
+        self, slices: Tensor, x: Tensor, apply: Callable[[RowEigenbasis, Tensor, Tensor | slice], Tensor]
+    ) -> Tensor:
+        """``apply(basis, images, which of x they are)`` to the images of every slice, each with its own basis."""
         if self.channel.operator.shared:
-            return self._basis(0).solve(rhs, gamma)
-        solution = torch.empty_like(rhs)
+            return apply(self._basis(0), x, slice(None))
+        result = torch.empty_like(x)
         for index in slices.unique().tolist():
             members = slices == index
-            solution[members] = self._basis(index).solve(rhs[members], gamma[members])
-        return solution
+            result[members] = apply(self._basis(index), x[members], members)
+        return result
 
     def _basis(self, index: int) -> RowEigenbasis:
         """The slice's basis, made now or kept; the least recently used ones leave when memory is short."""
@@ -170,6 +205,12 @@ def _correlation_factor(slices: int, correlation: float) -> Tensor:
     """L with (L L^T)_ij = correlation^|i - j|, (Z, Z) float64."""
     index = torch.arange(slices, dtype=torch.float64)
     return torch.linalg.cholesky(correlation ** (index[:, None] - index).abs())
+
+
+def _energy(data: Tensor) -> Tensor:
+    """||data||^2 of each slice (B,)."""
+    parts = torch.view_as_real(data) if data.is_complex() else data
+    return parts.square().flatten(1).sum(1)
 
 
 def _along_z(matrix: Tensor, x: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from ..diffusion.prior import Prior
 from ..diffusion.schedule import Schedule
 from ..physics.solve import per_slice
 from .base import Rows
+from .data_space import DataSpace
 
 LONG_STEP = 70  # levels
 
@@ -85,36 +86,27 @@ def _moment_correction(
     x0_hat: Tensor, covariance: Callable[[Tensor], Tensor], variances: dict[int, float], rows: Rows, iterations: int
 ) -> Tensor:
     """C A^H w with (A C A^H + v I) w = y' - A x0_hat, by preconditioned CG, slice by slice."""
-    channels = rows.measurements.channels
-    raw = tuple(rows.consistency)
-    residual = {m: channels[m].data - channels[m].operator.forward(x0_hat[:, m]) for m in raw}
-    correction = torch.zeros_like(x0_hat)
-    direction: dict[int, Tensor] = {}
-    previous = None
+    space, raw = DataSpace.of(x0_hat, variances, rows), list(variances)
+    residual, correction = space.start(), torch.zeros_like(x0_hat)
+    direction, previous = None, None
     active = torch.ones(len(x0_hat), dtype=torch.bool, device=x0_hat.device)
     for _ in range(iterations):
-        solved = {m: rows.consistency[m].apply_inverse(residual[m], variances[m], rows.slices) for m in raw}
-        energy = _inner(residual, solved)
-        if previous is None:
+        solved = space.precondition(residual)
+        energy = space.inner(residual, solved)
+        if direction is None:
             direction = solved
         else:
             beta = torch.where(previous > 0, energy / previous, torch.zeros_like(energy))
-            direction = {m: solved[m] + per_slice(beta, solved[m]) * direction[m] for m in raw}
+            direction = solved.plus(beta[:, None], direction)
         previous = energy
         spread = torch.zeros_like(x0_hat)
-        for m in raw:
-            spread[:, m] = channels[m].operator.adjoint(direction[m])
+        spread[:, raw] = direction.back
         spread = covariance(spread)
-        image = {m: channels[m].operator.forward(spread[:, m]) + channels[m].variance * direction[m] for m in raw}
-        curvature = _inner(direction, image)
+        image = space.seen(spread[:, raw]).plus(space.variance, direction)
+        curvature = space.inner(direction, image)
         # Jᵀ of a network is not quite symmetric: where the curvature is not positive the slice keeps what it has
         active = active & (curvature > 0)
         alpha = torch.where(active, energy / curvature, torch.zeros_like(energy))
         correction = correction + per_slice(alpha, correction) * spread
-        residual = {m: residual[m] - per_slice(alpha, residual[m]) * image[m] for m in raw}
+        residual = residual.plus(-alpha[:, None], image)
     return correction
-
-
-def _inner(a: dict[int, Tensor], b: dict[int, Tensor]) -> Tensor:
-    """Re <a, b> of each slice over all channels → (B,)."""
-    return sum((a[m].conj() * b[m]).real.flatten(1).sum(1) for m in a)

@@ -33,11 +33,15 @@ class Ladder:
 
     @classmethod
     def of(cls, target: str, tasks: Sequence[Task]) -> Ladder:
-        """Of tasks with as many inputs, those with more raw data come first, and the last one is joined."""
-        ordered = sorted(tasks, key=lambda t: (len(inputs_of(t)), -len(t.raw)))
+        """Of tasks with as many inputs, those with more raw data come first, and the last one is joined.
+
+        What is measured more sparsely than the rest stands before all others of as many inputs, and is not joined.
+        """
+        ordered = sorted(tasks, key=lambda t: (len(inputs_of(t)), t.acceleration is None, -len(t.raw)))
         chain = [len(ordered) - 1]
         for i in reversed(range(len(ordered) - 1)):
-            if inputs_of(ordered[i]) < inputs_of(ordered[chain[0]]):
+            same = ordered[i].acceleration == ordered[chain[0]].acceleration
+            if same and inputs_of(ordered[i]) < inputs_of(ordered[chain[0]]):
                 chain.insert(0, i)
         return cls(target, tuple(ordered), tuple(chain))
 
@@ -80,9 +84,9 @@ def _drawing(part: Part, shown: Sequence[Ladder], methods: Sequence[str]) -> Dra
         f"Quality over the number of modalities: {part.name}",
         f"{part.words}. Across: input sets by how many modalities they hold, images and raw data alike; lines join "
         "sets of which each holds the one before, the others stand alone (the same modalities, or fewer, measured "
-        "as raw data). Mean over renderings of the mean of all samples; whiskers: 95 % bootstrap interval over "
-        "renderings, not over people. In u clipped to [0, 1], data range 1. At most 8 methods: those that can do most "
-        "of the input sets.",
+        "as raw data, or more sparsely). Mean over renderings of the mean of all samples; whiskers: 95 % bootstrap "
+        "interval over renderings, not over people. In u clipped to [0, 1], data range 1. At most 8 methods: those "
+        "that can do most of the input sets.",
         f"Lines of PSNR and SSIM over the number of given modalities: {len(methods)} methods, {len(shown)} targets.",
         _draw(part, shown, methods),
     )

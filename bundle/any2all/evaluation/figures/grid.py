@@ -106,10 +106,10 @@ def _row(results: Results, cases: Cases, task: Task, target: str) -> _Row | None
 
 def _champions(results: Results, cases: Cases, task: Task, target: str) -> list[str]:
     """Of every family of methods the one with the best PSNR (mean of the samples), the best of all last."""
-    families = {m.name: family_key(m) for m in results.evaluation.methods}
+    families = {m.name: family_key(m) for m in results.evaluation.methods if not m.sees_truth}
     best: dict[str, tuple[float, str]] = {}
     for record in results.records:
-        if (record.cases, record.task, record.target) == (cases.name, task.name, target):
+        if (record.cases, record.task, record.target) == (cases.name, task.name, target) and record.method in families:
             key, found = families[record.method], (record.psnr_mean, record.method)
             best[key] = max(best.get(key, found), found)
     return [name for _, name in sorted(best.values())][-RIVALS:]
@@ -250,7 +250,7 @@ def _draw_row(
         painter.map(column, error, _decibel(error))
     box = layout.box(number, 0, lower=False)
     made = "reconstructed" if row.target in row.task.raw else "SYNTHETIC"
-    words = f"{row.target}\nfrom\n{row.task.name}".replace("+", "\n+")
+    words = f"{row.target}\nfrom\n{row.task.name}".replace("+", "\n+").replace("-", "-\n")
     figure.text(0.002, box[1] + box[3], words, size=TINY, weight="bold", color=INK, va="top")
     figure.text(0.002, box[1] - 0.02 / layout.height, f"{made}\n{row.cases.groups[row.z]}\nslice {row.z}",
                 size=TINY - 1.2, color=MUTED, va="top")  # fmt: skip

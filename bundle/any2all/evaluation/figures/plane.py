@@ -100,7 +100,7 @@ def _draw(part: Part, cells: Sequence[tuple[str, str]], perception: Perception, 
         _fill(panel, [r for r in part.records if (r.task, r.target) == (task, target)], perception, looks)
         panel.set_title(f"{target} from {task}", size=SMALL, weight="bold", color=INK, loc="left", pad=3)
     for row in axes:
-        row[0].set_ylabel(perception.name)
+        row[0].set_ylabel(perception.name, size=TINY)
     _keys(figure, methods, looks, part, height)
     return figure
 
@@ -140,7 +140,9 @@ def _keys(figure: Figure, methods: Sequence[str], looks: dict[str, Look], part: 
                   labelcolor=INK, handletextpad=0.3, columnspacing=1.0)  # fmt: skip
     costs = sorted({0, *(r.passes for r in part.records)})
     shown = costs if len(costs) < 6 else [costs[i * (len(costs) - 1) // 5] for i in range(6)]
-    sizes = [_mark("no network" if n == 0 else f"{n} passes", "none", "o", math.sqrt(area(n))) for n in shown]
+    sizes = [
+        _mark("no network" if n == 0 else f"{n} pass{'es' * (n != 1)}", "none", "o", math.sqrt(area(n))) for n in shown
+    ]
     above = (math.ceil(len(methods) / 6) * KEY_ROW_IN + 0.1) / height
     figure.legend(handles=sizes, loc="lower center", bbox_to_anchor=(0.5, above), ncols=len(shown), fontsize=TINY,
                   frameon=False, labelcolor=MUTED, handletextpad=0.5)  # fmt: skip

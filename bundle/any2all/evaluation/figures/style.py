@@ -7,6 +7,7 @@ colour also comes with a hatch, a marker or a name.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Sequence
@@ -136,17 +137,33 @@ def to_svg(drawing: Drawing) -> str:
     text = text.replace("image-rendering:crisp-edges;image-rendering:pixelated", "")
     text = re.sub(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)", _smaller, text)
     label = f'<svg role="img" aria-label="{escape(drawing.alt)}"'
-    return re.sub(r"<svg", lambda _: label, text, count=1).strip()
+    return re.sub(r"<svg", lambda _: label, _with_classes(text), count=1).strip()
 
 
 def _shorter(text: str) -> str:
-    """Without line breaks, names of groups, and more than three decimals in drawing commands; words stay."""
+    """Without line breaks, names of groups, turns by nothing, and more than two decimals in drawing commands; words
+    stay."""
     text = re.sub(r'<g id="[^"]*"', "<g", re.sub(r"\s*\n\s*", " ", text))
-    return re.sub(r"<[^>]+>", lambda tag: re.sub(r"-?\d+\.\d{4,}", _rounded, tag.group()), text)
+    text = re.sub(r' transform="rotate\(-?0 [^"]*"| style=""', "", text)
+    return re.sub(r"<[^>]+>", lambda tag: re.sub(r"-?\d+\.\d{3,}", _rounded, tag.group()), text)
 
 
 def _rounded(found: re.Match[str]) -> str:
-    return f"{float(found.group()):.3f}".rstrip("0").rstrip(".")
+    return f"{float(found.group()):.2f}".rstrip("0").rstrip(".")
+
+
+def _with_classes(text: str) -> str:
+    """Every style once, as a class that the elements name; a class is named by its content, for all figures of a page
+    share their classes."""
+    names: dict[str, str] = {}
+
+    def named(found: re.Match[str]) -> str:
+        digest = hashlib.blake2b(found.group(1).encode(), digest_size=4).hexdigest()
+        return f' class="{names.setdefault(found.group(1), f"s{digest}")}"'
+
+    text = re.sub(r' style="([^"]+)"', named, text)
+    rules = "".join(f".{name}{{{style}}}" for style, name in names.items())
+    return re.sub(r"<svg[^>]*>", lambda opening: f"{opening.group()}<style>{rules}</style>", text, count=1)
 
 
 def _with_own_names(text: str, name: str) -> str:
