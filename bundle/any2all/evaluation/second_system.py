@@ -93,9 +93,9 @@ class Claim:
 WHY_NULL = (
     "on the validation head the released MDN's draws lie within their bounds, yet one of them is no mean: the U-Net "
     "follows its spread, and without guidance it answers with the mean, which PSNR rewards. Guided by the mean of the "
-    "draws it loses nothing on no guidance for T2, and 0.3 dB instead of 0.9 for T2FLAIR. MDN also draws the "
-    "representations of a head that is unlike the average one back to the average: without that error, which all "
-    "slices share, guidance gains 0.2 dB for T2 and loses nothing for T2FLAIR. Intervals: the model card, CDM."
+    "draws it loses nothing on no guidance for T2, and 0.3 dB instead of 0.9 for T2FLAIR. The draws also share an "
+    "error over all slices of a head, for T2 in part a pull back to the average head: without it guidance gains 0.2 dB "
+    "for T2 and loses nothing for T2FLAIR. Intervals: the model card, CDM."
 )
 WHY_QUALITY = (
     "on 12 renderings of the validation head, T2FLAIR from T1 and T2star, the released CDM's mean of four samples had "
