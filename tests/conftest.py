@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from any2all.cdm.card import STAGES, CDMCard, save_networks
-from any2all.cdm.standardise import Standardisation
 from any2all.diffusion.prior import NetworkPrior, PriorCard, build_network, load_prior, save_prior
 from any2all.stack import load_stack
+
+sys.path.insert(0, str(Path(__file__).parent / "cdm"))
+from small_cdm import card_of, saved_cdm  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[1]
 TINY_NETWORK = {
@@ -22,20 +24,6 @@ TINY_NETWORK = {
     "attention_levels": [False, False, False, True],
     "num_head_channels": 16,
     "norm_num_groups": 8,
-}
-TINY_CDM: dict[str, dict] = {
-    "mrm": {
-        "patch": 8,
-        "width": 24,
-        "depth": 2,
-        "heads": 3,
-        "decoder_width": 12,
-        "decoder_depth": 1,
-        "decoder_heads": 3,
-        "features": 16,
-    },
-    "mdn": {"width": 32, "blocks": 2, "embedding": 16},
-    "cunet": {"widths": [8, 16, 16], "blocks": [1, 1, 2], "embedding": 16},
 }
 TINY_MATRIX = (32, 32)
 TINY_SPACING_MM = (8.0, 8.0, 6.0)
@@ -79,19 +67,8 @@ def tiny_prior(tiny_model_file: Path) -> NetworkPrior:
 
 def write_tiny_cdm(folder: Path) -> Path:
     """``cdm.pt`` and ``cdm.json`` of an untrained CDM on the tiny prior's grid; its weights are random but fixed."""
-    stack, draw = load_stack(), torch.Generator().manual_seed(0)
-    shape = (len(stack), TINY_CDM["mrm"]["features"])
-    standardisation = Standardisation(torch.randn(shape, generator=draw), 0.5 + torch.rand(shape, generator=draw))
-    card = CDMCard("0.0.0-tiny-cdm", TINY_MATRIX, TINY_SPACING_MM, stack, TINY_CDM, standardisation)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        networks = {stage: card.build(stage) for stage in STAGES}
-        for network in networks.values():
-            for parameter in network.parameters():  # guidance starts at zero, and would change nothing
-                if parameter.dim() > 1 and not parameter.any():
-                    torch.nn.init.normal_(parameter, std=0.05)
-    save_networks(networks, card, folder / "cdm.pt")
-    return folder / "cdm.pt"
+    card = card_of(matrix=TINY_MATRIX, spacing_mm=TINY_SPACING_MM, version="0.0.0-tiny-cdm")
+    return saved_cdm(folder, card)
 
 
 @pytest.fixture(scope="session")

@@ -42,11 +42,16 @@ RUN: dict[str, Any] = {
 }
 
 
-def card_of(seed: int = 0) -> CDMCard:
+def card_of(
+    seed: int = 0,
+    matrix: tuple[int, int] = MATRIX,
+    spacing_mm: tuple[float, float, float] = SPACING_MM,
+    version: str = "0.0.0-small",
+) -> CDMCard:
     draw = torch.Generator().manual_seed(seed)
     shape = (len(STACK), NETWORKS["mrm"]["features"])
     standardisation = Standardisation(torch.randn(shape, generator=draw), 0.5 + torch.rand(shape, generator=draw))
-    return CDMCard("0.0.0-small", MATRIX, SPACING_MM, STACK, NETWORKS, standardisation)
+    return CDMCard(version, matrix, spacing_mm, STACK, NETWORKS, standardisation)
 
 
 def networks_of(card: CDMCard, seed: int = 0) -> dict[str, nn.Module]:
@@ -61,8 +66,8 @@ def small_cdm() -> CDM:
     return CDM(networks_of(card), card, autocast=False)
 
 
-def saved_cdm(folder: Path) -> Path:
-    card = card_of()
+def saved_cdm(folder: Path, card: CDMCard | None = None) -> Path:
+    card = card or card_of()
     save_networks(networks_of(card), card, folder / "cdm.pt")
     return folder / "cdm.pt"
 

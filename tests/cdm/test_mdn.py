@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from any2all.cdm.batches import NoisyRepresentations, RepresentationLoss, draw_available
 from any2all.cdm.mdn import MDN, ddim_step, sample_missing
+from any2all.cdm.moments import check_samples, moments
 from any2all.diffusion.schedule import cosine_schedule
 
 SCHEDULE = cosine_schedule()
@@ -114,3 +116,46 @@ def test_a_draw_is_a_function_of_its_start(toy):
     whole = draws(toy, truth, True)
     assert torch.equal(draws(toy, truth, True), whole)
     assert not torch.allclose(draws(toy, truth, True, seed=10), whole)
+
+
+def test_moments_by_hand():
+    truth = torch.tensor([[0.0, 1.0], [0.0, -1.0], [2.0, 0.0], [-2.0, 0.0]])  # covariance diag(2, 1/2)
+    same = moments(truth[None].repeat(3, 1, 1), truth)
+    assert (same.mean_error, same.covariance_error, same.variance_ratio) == pytest.approx((0, 0, 1)) and (
+        same.within_bounds
+    )
+    moved = moments(2 * truth[None] + torch.tensor([0.3, 0.4]), truth)
+    assert moved.mean_error == pytest.approx(0.5 / math.sqrt(2)) and moved.variance_ratio == pytest.approx(4)
+    assert moved.covariance_error == pytest.approx(3) and not moved.within_bounds
+    turned = moments(truth.flip(1)[None], truth)  # the same variance along other axes
+    assert turned.variance_ratio == pytest.approx(1) and not turned.within_bounds
+    assert turned.covariance_error == pytest.approx(1.5 * math.sqrt(2) / math.hypot(2, 0.5))
+
+
+@pytest.mark.parametrize("shift, within", [(0.0, True), (0.6, False)])
+def test_the_samples_of_a_trained_network_are_held_to_bounds_and_to_their_slices(shift, within, toy, monkeypatch):
+    """Against exact values of the Gaussian: a draw and the truth differ by 2 (1 - rho²) given the other, else by 2."""
+    monkeypatch.setattr("any2all.cdm.moments.FrozenEncoder", lambda mrm, standardisation: Pairs())
+
+    def shifted(y, levels, *arguments):
+        return toy(y, levels, *arguments) + shift
+
+    cdm = SimpleNamespace(
+        mdn=shifted,
+        mrm=None,
+        card=SimpleNamespace(standardisation=None),
+        stack=SimpleNamespace(names=("first", "second")),
+        schedule=SCHEDULE,
+        device="cpu",
+    )
+    truth = pairs(1200, seed=20_000)
+    found = check_samples(cdm, truth[..., None], [str(i // 100) for i in range(1200)], samples=2)
+    for one in found:
+        print(one.to_json())
+        assert one.given.within_bounds is within
+        assert one.head == pytest.approx((0, 1), abs=0.1)
+        if not shift:
+            assert one.distance == pytest.approx(2 * (1 - RHO**2), abs=0.12)
+            assert one.distance_nothing == pytest.approx(2, abs=0.25)
+        assert one.closer.mean == pytest.approx(one.distance_nothing - one.distance)
+        assert one.closer.low > 0.8 and one.closer.n_groups == 12

@@ -91,7 +91,12 @@ def save_networks(networks: Mapping[str, nn.Module], card: CDMCard, model_file: 
         {k: v.detach().cpu().half() if v.is_floating_point() else v.cpu() for k, v in weights.items()}, model_file
     )
     card.sha256 = file_sha256(model_file)
-    model_file.with_suffix(".json").write_text(json.dumps(card.to_json(), indent=1) + "\n")
+    write_card(card, model_file)
+
+
+def write_card(card: CDMCard, model_file: str | Path) -> None:
+    """Write the card beside the weights that it describes."""
+    Path(model_file).with_suffix(".json").write_text(json.dumps(card.to_json(), indent=1) + "\n")
 
 
 def load_networks(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from . import findings, quality, realism, rivalry
 from .reasons import explained, load_reasons
 from .results import Results, Section
+from .second_system import second_system
 
 SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
     findings.auxiliary_inputs,
@@ -24,6 +25,7 @@ SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
     rivalry.against_shared,
     rivalry.against_wavelets,
     realism.against_every_peer,
+    second_system,
     quality.in_units,
     quality.lesions,
     quality.uncertainty,
