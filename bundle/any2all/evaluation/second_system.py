@@ -99,12 +99,12 @@ WHY_NULL = (
 )
 WHY_QUALITY = (
     "on 12 renderings of the validation head, T2FLAIR from T1 and T2star, the released CDM's mean of four samples had "
-    "21.1 dB and that of mcs-20 21.2, one sample 20.5 and 19.6; with the truth's own representation CDM had 22.5. What "
-    "the given images do not say of T2FLAIR's contrast decides, one way in one rendering and the other way in the "
-    "next. CDM's U-Net has also seen a sixth of the slices that the prior has."
+    "21.1 dB and that of mcs-20 21.2, one sample 20.5 and 19.6; with the truth's own representation CDM had 22.5. So "
+    "no gap was seen there; what MDN cannot tell of T2FLAIR's contrast costs 1.4 dB, and two renderings are few. "
+    "CDM's U-Net has also seen a sixth of the slices that the prior has."
 )
 WHY_ORACLE = (
-    "on the validation head the truth's own representation gains 0.1 dB for CT and 0.7 to 2.6 dB for T2, PET and "
+    "on the validation head the truth's own representation gains 0.1 dB for CT and 0.7 to 2.3 dB for T2, PET and "
     "T2FLAIR: for CT the one that the released CDM draws is nearly as good, so that either may be ahead by a hair."
 )
 REPRESENTATION = (
