@@ -26,6 +26,7 @@ class DegradedBox:
         self._row, self._showing = Row(), False
         self.widget = qt.QWidget()
         self.kind = self._combo("degraded_kind", [_kind_words(status) for status in DEGRADED], self._on_kind)
+        self.kind.toolTip = _("What is wrong with this image: noise, blur, or thick slices")
         self.profile = self._combo("slice_profile", [_("box profile"), _("gaussian profile")], self._on_profile)
         self.profile.toolTip = _("How the scanner weighs what lies in a slice, which is as thick as slices are apart")
         self.width = qt.QLineEdit()
