@@ -76,9 +76,10 @@ class Page:
         words = [verdict.word for _, verdict in found]
         tally = "".join(f"<span>{badge(word)} {words.count(word)}</span>" for word in ("yes", "NO", "–"))
         rows = "".join(
-            f'<tr><th scope="row">{inline(v.asked)}</th><td>{inline(v.measured)}{_reason(v)}</td>'
+            f'<tr><th scope="row">{inline(v.asked)}</th><td>{inline(v.measured)}</td>'
             f"<td>{badge(v.word)}</td>"
             f'<td><a href="#{_anchor("section", s.title)}">{inline(s.title)}</a></td></tr>'
+            + (f'<tr class="why"><td colspan="4">{_reason(v)}</td></tr>' if v.reason else "")
             for s, v in found
         )
         head = "".join(f'<th scope="col">{name}</th>' for name in ("asked", "measured", "verdict", "section"))

@@ -24,6 +24,8 @@ p { max-width: 46rem; margin: 0.5rem 0; } ul { max-width: 46rem; padding-left: 1
 .lead { color: var(--muted); } .notes p, figcaption { font-size: 13.5px; color: var(--muted); }
 .warning { border-left: 3px solid var(--no); padding: 0.4rem 0 0.4rem 0.9rem; max-width: 46rem; }
 .reason { color: var(--muted); font-size: 13px; margin: 0.2rem 0 0.4rem; }
+.why td { border-top: 0; max-width: none; padding: 0 0 0.2rem 1.2rem; }
+.why .reason { max-width: 58rem; margin-top: 0; }
 .tally { display: flex; flex-wrap: wrap; gap: 0.6rem 1.2rem; margin: 1rem 0; }
 .badge { display: inline-block; white-space: nowrap; font-size: 12.5px; font-weight: 600; }
 .badge.holds { color: var(--yes); } .badge.fails { color: var(--no); } .badge.open { color: var(--open); }
