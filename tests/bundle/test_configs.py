@@ -128,7 +128,10 @@ def test_every_key_is_explained(config):
     sections = {title: body for title, _, body in (part.partition("\n") for part in text.split("\n### "))}
     assert f"`{config}`" in sections, f"no section for {config}"
     words = sections[f"`{config}`"] + sections["Every configuration"]
-    keys = [key.lstrip("+") for key in json.loads((CONFIGS / config).read_text())]
+    document = json.loads((CONFIGS / config).read_text())
+    if isinstance(document, list):
+        document = document[0]
+    keys = [key.lstrip("+") for key in document]
     missing = [key for key in keys if f"`{key}`" not in words]
     assert not missing, f"{config}: unexplained keys {missing}"
 

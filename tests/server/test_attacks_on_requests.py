@@ -226,7 +226,7 @@ def test_it_does_not_start_open_to_everybody_or_twice(tmp_path, tiny_model_file)
         started.append(server)
     try:
         for server, said in zip(started, words.values()):
-            server.process.wait(60)
+            server.process.wait(180)
             assert said in server.log() and "worker ready" not in server.log()
     finally:
         for server in started:
