@@ -71,3 +71,40 @@ def the_sample_data_is_there(person) -> None:
         address = uri.replace("http://127.0.0.1:8000", person.panel.connection.url)
         with urllib.request.urlopen(address, timeout=10) as reply:
             assert gzip.decompress(reply.read())[344:347] == b"n+1", uri
+
+
+def test_poor_images_on_the_whole_way(person):
+    """A noisy image beside a clean one; then the only image has thick slices, and results have thinner ones."""
+    rng = np.random.default_rng(0)
+    noisy = head(500.0) + rng.normal(0, 40, SHAPE).astype(np.float32)
+    thick_slices = affine() @ np.diag([1.0, 1.0, 3.0, 1.0])
+    for name, image in (("T1", head(800.0)), ("t2_tse", noisy)):
+        slicer.util.addVolumeFromArray(image, thick_slices, name)
+    person.idle()
+    person.click("T2_degraded")
+    for name in ("T2FLAIR", "T2star", "CT", "PET"):
+        person.find(f"{name}_wanted").checked = False
+    person.ui.stepsSpin.value, person.ui.samplesSpin.value = 5, 2
+    person.apply()
+    person.wait(lambda: person.panel.run is None, 120)
+    assert person.ui.progressLabel.text.startswith("Done."), person.ui.progressLabel.text
+    made = slicer.util.arrayFromVolume(slicer.util.getNode("T2 · reconstructed · Any2all"))
+    assert made.shape == SHAPE
+    assert np.abs(made - head(500.0)).mean() < np.abs(noisy - head(500.0)).mean(), "less noise than what was given"
+
+    person.click("T2_missing")
+    person.click("T1_degraded")
+    person.pick("T1_degraded_kind", 2)
+    person.apply()
+    person.wait(lambda: person.panel.run is None, 120)
+    assert person.ui.progressLabel.text.startswith("Done."), person.ui.progressLabel.text
+    thick, thin = slicer.util.getNode("T1"), slicer.util.getNode("T1 · reconstructed · Any2all (2)")
+    assert slicer.util.arrayFromVolume(thin).shape[0] > slicer.util.arrayFromVolume(thick).shape[0]
+    assert box_mm(thin) == pytest.approx(box_mm(thick), abs=8.0), "no image beside the anatomy"
+
+
+def box_mm(node) -> list[float]:
+    """Where a volume lies: the least and the largest coordinate along each axis."""
+    bounds = [0.0] * 6
+    node.GetRASBounds(bounds)
+    return bounds
