@@ -9,8 +9,9 @@ import pytest
 import torch
 from any2all.cdm.batches import NoisyRepresentations, RepresentationLoss, draw_available
 from any2all.cdm.mdn import MDN, ddim_step, sample_missing
-from any2all.cdm.moments import check_samples, moments
+from any2all.cdm.moments import Moments, Samples, check_samples, moments
 from any2all.diffusion.schedule import cosine_schedule
+from any2all.evaluation.statistics import Interval
 
 SCHEDULE = cosine_schedule()
 FEATURES, RHO = 8, 0.8
@@ -116,6 +117,12 @@ def test_a_draw_is_a_function_of_its_start(toy):
     whole = draws(toy, truth, True)
     assert torch.equal(draws(toy, truth, True), whole)
     assert not torch.allclose(draws(toy, truth, True, seed=10), whole)
+
+
+def test_one_rendering_is_stored_without_an_interval():
+    close = Moments(0.1, 0.2, 1.0)
+    alone = Samples("CT", (0.4, 0.7), close, close, 0.5, 1.5, Interval(1.0, None, None, 1))
+    assert alone.to_json()["closer"] == [1.0]
 
 
 def test_moments_by_hand():

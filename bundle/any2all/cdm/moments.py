@@ -77,7 +77,8 @@ class Samples:
         """JSON-able, rounded for people."""
         found = {name: [round(value, 3) for value in astuple(getattr(self, name))] for name in ("given", "nothing")}
         squared = {name: round(getattr(self, name), 3) for name in ("distance", "distance_nothing")}
-        closer = [round(value, 3) for value in (self.closer.mean, self.closer.low, self.closer.high)]
+        gap = (self.closer.mean, self.closer.low, self.closer.high)
+        closer = [round(value, 3) for value in gap if value is not None]
         return {"head": [round(value, 3) for value in self.head], **found, **squared, "closer": closer}
 
 
@@ -98,7 +99,7 @@ def check_samples(cdm: CDM, slices: Tensor, groups: Sequence[str], samples: int 
     """Every modality in its turn, drawn ``samples`` times for each slice.
 
     ``slices`` (N, M, H, W) are complete, on CDM's grid and in the prior range; ``groups`` names the rendering of each.
-    At least two renderings are needed for the interval.
+    One rendering alone has no interval.
     """
     generator, found = torch.Generator().manual_seed(seed), []
     everything = torch.ones(slices.shape[:2], dtype=torch.bool, device=cdm.device)

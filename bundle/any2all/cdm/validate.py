@@ -147,7 +147,7 @@ def _validated(cdm: CDM, folder: Path, options: argparse.Namespace) -> dict[str,
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m any2all.cdm.validate", description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("runs/cdm/cunet/cdm.pt"))
-    parser.add_argument("--renderings", type=int, default=12, help="of the validation head; two at least")
+    parser.add_argument("--renderings", type=int, default=12, help="of the validation head; one has no intervals")
     parser.add_argument("--slices", type=int, default=8, help="of each rendering")
     parser.add_argument("--samples", type=int, default=4, help="draws of MDN")
     parser.add_argument("--store", action="store_true", help="write the numbers into the card beside the weights")
