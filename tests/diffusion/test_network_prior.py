@@ -57,6 +57,14 @@ def test_levels_default_to_pure_noise_and_matter():
     assert not torch.allclose(network(x, one_clean), network(x, top))
 
 
+def test_unscaled_inputs_reach_the_network_as_they_are():
+    """eps-prediction needs to see the noise, which a scaled input hides at k = 1000."""
+    x = torch.randn(1, 6, 16, 16)
+    scaled, plain = random_network(), random_network({**NETWORK, "scale_input": False})
+    torch.testing.assert_close(scaled(x), scaled(2 * x), atol=1e-3, rtol=0)
+    assert not torch.allclose(plain(x), plain(2 * x), atol=1e-2)
+
+
 def test_a_saved_prior_predicts_the_same_after_loading(tmp_path):
     network, model_file = random_network(), tmp_path / "model.pt"
     save_prior(network, card(), model_file)

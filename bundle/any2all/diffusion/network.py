@@ -16,9 +16,10 @@ class LevelConditionedUNet(nn.Module):
 
     Channel m enters as ``sqrt(abar_k) x_k``, the linear estimate of an x_0 of unit variance: a channel of pure noise
     fades out, a clean one passes as it is, and the network need not learn to ignore noise (measured: PSNR of the
-    posterior mean at k = 1000 rises by 3 to 5 dB after 260 iterations). The M levels enter as M constant planes beside
-    the M images, scaled to [-1, 1]; the highest one also enters as the time embedding of the backbone, so that a prior
-    of the ``shared`` recipe is the same network with equal planes.
+    posterior mean at k = 1000 rises by 3 to 5 dB after 260 iterations). A network that predicts the noise itself must
+    see it, and gets x_k as it is (``scale_input`` false). The M levels enter as M constant planes beside the M images,
+    scaled to [-1, 1]; the highest one also enters as the time embedding of the backbone, so that a prior of the
+    ``shared`` recipe is the same network with equal planes.
 
     Args:
         modalities: M, the number of channels of the stack.
@@ -28,6 +29,7 @@ class LevelConditionedUNet(nn.Module):
         num_head_channels: width of one attention head.
         norm_num_groups: groups of the group normalisation; divides every width.
         levels: T, the highest noise level.
+        scale_input: channels enter as sqrt(abar_k) x_k (for v-prediction) or as x_k (for eps-prediction).
     """
 
     def __init__(
@@ -39,9 +41,10 @@ class LevelConditionedUNet(nn.Module):
         num_head_channels: int = 32,
         norm_num_groups: int = 8,
         levels: int = 1000,
+        scale_input: bool = True,
     ) -> None:
         super().__init__()
-        self.modalities, self.levels = modalities, levels
+        self.modalities, self.levels, self.scale_input = modalities, levels, scale_input
         self.multiple = 2 ** (len(channels) - 1)
         self.register_buffer("signal", cosine_schedule(levels).abar.sqrt().float(), persistent=False)
         self.unet = DiffusionModelUNet(
@@ -60,6 +63,7 @@ class LevelConditionedUNet(nn.Module):
         if levels is None:
             levels = torch.full(x.shape[:2], self.levels, device=x.device)
         planes = (2.0 * levels / self.levels - 1.0)[..., None, None].expand_as(x)
-        scaled = x * self.signal[levels][..., None, None].to(x.dtype)
-        inputs = torch.cat([scaled, planes.to(x.dtype)], dim=1).contiguous(memory_format=torch.channels_last)
+        if self.scale_input:
+            x = x * self.signal[levels][..., None, None].to(x.dtype)
+        inputs = torch.cat([x, planes.to(x.dtype)], dim=1).contiguous(memory_format=torch.channels_last)
         return self.unet(inputs, levels.amax(dim=1).to(x.dtype))
