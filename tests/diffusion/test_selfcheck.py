@@ -8,19 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from any2all.diffusion.comparisons import KINDS, compare, comparisons, denoising_margin, score
 from any2all.diffusion.prior import PriorCard
-from any2all.diffusion.selfcheck import (
-    KINDS,
-    Finding,
-    Report,
-    SelfCheck,
-    check_images,
-    compare,
-    comparisons,
-    fit_self_check,
-    score,
-    slices_to_check,
-)
+from any2all.diffusion.schedule import cosine_schedule
+from any2all.diffusion.selfcheck import Finding, Report, SelfCheck, check_images, fit_self_check, slices_to_check
 from any2all.errors import Cancelled
 from any2all.stack import load_stack
 from torch.nn.functional import avg_pool2d
@@ -58,7 +49,8 @@ class LinkedPrior:
 
     def x0_hat(self, x: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         self.calls += 1
-        known = (levels == 0).float()[..., None, None]
+        known = (levels < 1000).float()[..., None, None]
+        x = x / cosine_schedule().abar[levels].sqrt().float()[..., None, None]
         says = ((x + 1) / 2 - OFFSET[:, None, None]) / GAIN[:, None, None]
         found = (known * says).sum(dim=1, keepdim=True) / known.sum(dim=1, keepdim=True)
         found = avg_pool2d(found, 3, stride=1, padding=1, count_include_pad=False)
@@ -67,7 +59,7 @@ class LinkedPrior:
 
 @pytest.fixture(scope="module")
 def fitted() -> LinkedPrior:
-    return LinkedPrior(fit_self_check(LinkedPrior(), [head(seed) for seed in range(12)]))
+    return LinkedPrior(fit_self_check(LinkedPrior(), [head(seed) for seed in range(60)]))
 
 
 def fired(prior: LinkedPrior, images: torch.Tensor, given: tuple[int, ...] = (0, 1, 2)) -> set[str]:
@@ -130,6 +122,28 @@ def test_comparisons_are_what_their_equations_say():
     assert score("error", 0.2, expected=0.1) == pytest.approx(math.log(2))
 
 
+def test_the_denoising_margin_is_the_best_rivals_error_over_ones_own():
+    image = torch.full((1, 8, 8), -1.0)
+    image[:, 2:6] = 0.3
+    shifts = torch.tensor([0.2, 0.1, 0.4])
+    denoised = image[:, None] + shifts[:, None, None] * (image[:, None] > 0)
+    for m, rival in ((0, 0.1), (1, 0.2), (2, 0.1)):
+        expected = 2 * math.log(rival / float(shifts[m]))
+        assert denoising_margin(denoised, image, m) == pytest.approx(expected, abs=1e-4)
+    air = torch.full((1, 8, 8), -1.0)
+    assert denoising_margin(denoised, air, 0) == 1.0
+
+
+def test_an_image_alone_is_denoised_as_every_modality():
+    """`faint` begins at u = 0.3, so what is darker cannot be denoised as `faint`."""
+    images = head(100)
+    assert comparisons(LinkedPrior(), images, {2: {()}})["denoising", 2, ()] > -0.1
+    darker = changed(images, 2, 0.3 * images[:, 2] - 0.7)
+    values = comparisons(LinkedPrior(), darker, {2: {(), (0,)}})
+    assert values["denoising", 2, ()] < -0.5
+    assert values["denoising", 2, (0,)] == 1.0  # beside companions, eq. 4 asks instead
+
+
 def test_air_is_not_compared_and_companions_say_where_head_is():
     image = torch.full((1, 16, 16), -1.0)
     image[:, 4:12, 4:12] = 0.5
@@ -168,6 +182,13 @@ def test_expected_values_stand_for_every_set_and_survive_the_card(fitted):
     assert PriorCard.from_json(document).selfcheck is None
 
 
+def test_a_card_of_before_the_fifth_comparison_still_judges(fitted):
+    check = fitted.card.selfcheck
+    tables = ({k: v for k, v in t.items() if k != "denoising"} for t in (check.expected, check.limits))
+    old = SelfCheck(*tables)
+    assert "dark" in fired(LinkedPrior(old), changed(head(100), 1, head(7)[:, 1]), (0, 1))
+
+
 def test_slices_lie_in_the_brain_where_every_image_shows_head():
     u = torch.zeros(60, 2, 8, 8)
     u[5:55, 0], u[20:, 1] = 0.5, 0.5
@@ -199,6 +220,8 @@ def test_the_warning_names_modality_companions_and_numbers(fitted):
     ("structure", 0.9, 0.5, "10 % of the expected structure, limit 50 %"),
     ("contrast", 1.2, 0.3, "-20 % of the expected contrast, limit 70 %"),
     ("error", math.log(3.4), math.log(2), "3.4 times the expected error, limit 2.0"),
+    ("denoising", math.log(1.5), math.log(1.1),
+     "denoised as dark with 1.50 times the error of another modality, limit 1.10"),
     ("identity", 0.3, 0.05, "looks more like another modality by 0.30 in correlation, limit 0.05"),
 ])  # fmt: skip
 def test_the_warning_says_its_numbers_in_words(kind, score, limit, words):

@@ -4,7 +4,8 @@ import json
 from itertools import combinations
 
 import pytest
-from any2all.diffusion.selfcheck import KINDS, SelfCheck
+from any2all.diffusion.comparisons import KINDS
+from any2all.diffusion.selfcheck import SelfCheck
 from any2all.errors import Cancelled
 from any2all.run import Run
 

@@ -1,24 +1,7 @@
-r"""Does a given image look like what the prior knows? Hide it, predict it, compare (no labels of what is wrong needed).
+"""Does a given image look like what the prior knows? Limits on the comparisons of `comparisons`, and their verdict.
 
-Notation
-    ========  =============================================================================================
-    x_m       given image m in the prior's range; C the other given images, or none of them
-    x̂_m(C)    E[x_m | C]: one pass with C clean and m hidden (level 1000, where the input fades out)
-    x̂_m(∅)    there and back: the whole stack E[x | x_m], and m predicted again from all others of that stack
-    r, r̄      what a comparison of x̂_m and x_m gives, and the median of it over proper validation heads
-    ========  =============================================================================================
-
-Four comparisons complete each other, pooled over the pixels of the head in all slices that are looked at:
-
-    structure   r = corr(h * x̂_m, h * x_m),   score 1 - r / r̄;   h: high-pass, identity minus a Gaussian   (1)
-    contrast    r = corr(x̂_m, x_m),           score 1 - r / r̄                                            (2)
-    error       r = mean (x̂_m - x_m)²,        score log(r / r̄)                                           (3)
-    identity    r = corr(h * x̂_m, h * x_m) - max_j corr(h * x̂_j, h * x_m),   score -r;   j hidden, too      (4)
-
-Scores 1 to 3 are 0 when all is as expected; the first two are 1 for images that have nothing to do with each other,
-and more when bright and dark are exchanged. Eq. 1 knows no gain, offset or slow shading, in which scanners differ, but
-where edges lie: another patient, order of slices or orientation loses them. Eqs. 2 and 3 see grey values that do not
-belong to the modality, eq. 4 (with companions only) an image that looks more like what is predicted of another one.
+Scores of ``structure``, ``contrast`` and ``error`` are 0 when all is as expected, those of ``identity`` and
+``denoising`` below 0; an image fires when one is above its limit. Limits are fitted on heads kept out of training.
 """
 
 from __future__ import annotations
@@ -32,16 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
 
-from ..errors import Cancelled
+from .comparisons import HEAD_U, KINDS, Companions, Key, Values, comparisons, score
 
 if TYPE_CHECKING:
     from .prior import NetworkPrior
 
-KINDS = ("structure", "contrast", "error", "identity")
-HEAD_U = 0.05  # a pixel brighter than this in one of the images belongs to the head
-HIGH_PASS_PX = 2.0
 LEAST_HEAD = 0.02  # of a slice's pixels
 SLICES, BELOW_TOP_MM = 8, (20.0, 110.0)
 PROPER_SHARE = 0.98
@@ -49,12 +28,8 @@ MOST_GIVEN = 4
 REAL_TOLERANCE = 1.25
 # Lest a few odd heads blunt the check: an image that keeps a quarter of its expected structure is foreign, whatever
 # they did; and lest heads that are too much alike make it nervous.
-LEAST_LIMIT = {"structure": 0.2, "contrast": 0.1, "error": 0.3, "identity": 0.02}
-MOST_LIMIT = {"structure": 0.75, "contrast": 1.0, "error": math.log(8), "identity": 0.2}
-LEAST_CORRELATION, LEAST_ERROR = 0.1, 1e-6
-Companions = tuple[int, ...]
-Key = tuple[str, int, Companions]
-Values = dict[Key, float]
+LEAST_LIMIT = {"structure": 0.2, "contrast": 0.1, "error": 0.3, "identity": 0.02, "denoising": 0.02}
+MOST_LIMIT = {"structure": 0.75, "contrast": 1.0, "error": math.log(8), "identity": 0.2, "denoising": math.log(2)}
 
 
 @dataclass(frozen=True)
@@ -77,6 +52,9 @@ class Finding:
         causes = "wrong modality, wrong patient, misplaced, slices out of order" if beside else "wrong modality"
         if self.kind == "identity":
             found = f"looks more like another modality by {self.score:.2f} in correlation, limit {self.limit:.2f}"
+        elif self.kind == "denoising":
+            found = f"denoised as {self.modality} with {math.exp(self.score):.2f} times the error of another modality"
+            found += f", limit {math.exp(self.limit):.2f}"
         elif self.kind == "error":
             found = f"{math.exp(self.score):.1f} times the expected error, limit {math.exp(self.limit):.1f}"
         else:
@@ -154,15 +132,6 @@ class SelfCheck:
         return cls(document["expected"], limits)
 
 
-def score(kind: str, value: float, expected: float) -> float:
-    """Eqs. 1 to 4."""
-    if kind == "identity":
-        return -value
-    if kind == "error":
-        return math.log(value / expected)
-    return 1 - value / max(expected, LEAST_CORRELATION)
-
-
 def check_images(
     prior: NetworkPrior,
     images: Tensor,
@@ -191,7 +160,8 @@ def sets_of(available: Sequence[int]) -> dict[int, set[Companions]]:
 def judge(prior: NetworkPrior, values: Values, available: Sequence[int]) -> list[Finding]:
     """The most suspicious comparison of every given image, of all that `sets_of` asks for."""
     names, worst = prior.stack.names, {}
-    for kind, m, companions in sorted(_keys(tuple(available))):
+    known = prior.card.selfcheck.limits
+    for kind, m, companions in sorted(key for key in _keys(tuple(available)) if key[0] in known):
         named = tuple(names[c] for c in companions)
         finding = prior.card.selfcheck.finding(kind, names[m], named, values[kind, m, companions])
         if m not in worst or finding.score / finding.limit > worst[m].score / worst[m].limit:
@@ -213,86 +183,6 @@ def slices_to_check(u: Tensor, slice_mm: float) -> list[int]:
     brain = shown[(depth >= BELOW_TOP_MM[0]) & (depth <= BELOW_TOP_MM[1])]
     chosen = brain if len(brain) else shown
     return chosen[torch.linspace(0, len(chosen) - 1, min(SLICES, len(chosen))).round().long()].tolist()
-
-
-@torch.inference_mode()
-def comparisons(
-    prior: NetworkPrior,
-    images: Tensor,
-    sets: dict[int, set[Companions]],
-    batch_size: int = 16,
-    cancelled: Callable[[], bool] | None = None,
-) -> Values:
-    """All comparisons of images (Z, M, H, W) in the prior's range, for every image m and its sets of companions."""
-
-    def predicted(stack: Tensor, clean: Sequence[int]) -> Tensor:
-        parts = []
-        for batch in stack.split(batch_size):
-            if cancelled is not None and cancelled():
-                raise Cancelled
-            x, levels = (part.to(prior.device) for part in _hidden_but(batch, clean))
-            parts.append(prior.x0_hat(x, levels).clamp(-1, 1).cpu())
-        return torch.cat(parts)
-
-    needed = {c for wanted in sets.values() for c in wanted if c} | {(m,) for m, wanted in sets.items() if () in wanted}
-    stacks = {companions: predicted(images, companions) for companions in sorted(needed)}
-    found: Values = {}
-    for m, wanted in sets.items():
-        for companions in sorted(wanted):
-            hidden = [c for c in range(prior.channels) if c != m and c not in companions]
-            if companions:
-                x0_hat, rivals = stacks[companions][:, m], stacks[companions][:, hidden]
-            else:
-                x0_hat, rivals = predicted(stacks[(m,)], hidden)[:, m], images[:, :0]
-            for kind, value in compare(x0_hat, images[:, m], images[:, list(companions)], rivals).items():
-                found[kind, m, companions] = value
-    return found
-
-
-def compare(x0_hat: Tensor, image: Tensor, companions: Tensor, rivals: Tensor) -> dict[str, float]:
-    """r of eqs. 1 to 4 for a prediction and an image.
-
-    Args:
-        x0_hat, image: (Z, H, W).
-        companions: (Z, n, H, W), which also show where head is.
-        rivals: (Z, j, H, W), predictions of other modalities. Without one, r of eq. 4 is 1.
-    """
-    head = torch.cat([torch.stack([x0_hat, image], dim=1), companions], dim=1).amax(dim=1) > 2 * HEAD_U - 1
-    if not head.any():
-        return {"structure": 0.0, "contrast": 0.0, "error": LEAST_ERROR, "identity": 1.0}
-    edges = _high_pass(image)[head]
-    structure = _correlation(_high_pass(x0_hat)[head], edges)
-    likest = max((_correlation(_high_pass(rival)[head], edges) for rival in rivals.unbind(1)), default=structure - 1)
-    return {
-        "structure": structure,
-        "contrast": _correlation(x0_hat[head], image[head]),
-        "error": max(float((x0_hat - image)[head].square().mean()), LEAST_ERROR),
-        "identity": structure - likest,
-    }
-
-
-def _hidden_but(images: Tensor, clean: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Network input and levels with these channels clean; a hidden one fades out, so zero stands for its noise."""
-    x, levels = torch.zeros_like(images), torch.full(images.shape[:2], 1000, dtype=torch.long)
-    x[:, list(clean)], levels[:, list(clean)] = images[:, list(clean)], 0
-    return x, levels
-
-
-def _high_pass(image: Tensor) -> Tensor:
-    """An image (Z, H, W) minus its Gaussian average."""
-    reach = math.ceil(3 * HIGH_PASS_PX)
-    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / HIGH_PASS_PX) ** 2)
-    weights = (weights / weights.sum()).to(image)
-    low = pad(image[:, None], (reach, reach, reach, reach), mode="replicate")
-    low = conv2d(conv2d(low, weights[None, None, None, :]), weights[None, None, :, None])
-    return image - low[:, 0]
-
-
-def _correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson's r of two vectors; 0 where one is constant."""
-    a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
-    size = float(a.norm() * b.norm())
-    return float(a @ b) / size if size > 0 else 0.0
 
 
 def fit_self_check(

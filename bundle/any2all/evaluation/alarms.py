@@ -13,8 +13,9 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from ..diffusion.comparisons import comparisons
 from ..diffusion.prior import NetworkPrior
-from ..diffusion.selfcheck import comparisons, judge, sets_of
+from ..diffusion.selfcheck import judge, sets_of
 from .cases import Cases
 
 MOST_GIVEN = 4
