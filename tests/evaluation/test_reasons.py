@@ -19,8 +19,8 @@ def section(holds, title="Sizes, in mm", asked="a is larger than b"):
     return Section(title, (Verdict(asked, "1 against 2", holds),))
 
 
-def reason_of(part, sha256="abcdef"):
-    return explained(part, [WHY], sha256).verdicts[0].reason
+def reason_of(part, *checksums):
+    return explained(part, [WHY], checksums or ("abcdef",)).verdicts[0].reason
 
 
 def test_a_reason_stands_beside_what_does_not_hold_only():
@@ -29,13 +29,22 @@ def test_a_reason_stands_beside_what_does_not_hold_only():
     assert reason_of(section(False, title="Weights")) == reason_of(section(False, asked="b is larger")) == ""
 
 
-def test_a_reason_is_that_of_the_prior_it_was_found_with():
-    assert reason_of(section(False), "bbb") == reason_of(section(False), None) == ""
+def test_a_reason_is_that_of_the_weights_it_was_found_with():
+    assert reason_of(section(False), "bbb") == ""
+    assert reason_of(section(False), "bbb", "abcdef") == WHY.sentence
+
+
+def test_a_reason_that_verdicts_share_is_printed_once():
+    three = [
+        Verdict(f"a is larger than {name}", "1 against 2", holds) for name, holds in zip("bcd", (False, True, False))
+    ]
+    found = explained(Section("Sizes, in mm", tuple(three), ()), [WHY], ["abcdef"]).verdicts
+    assert [v.reason for v in found] == [WHY.sentence, "", "As for “a is larger than b”."]
 
 
 def test_the_first_reason_that_fits_is_printed_in_text_and_page():
     other = Reason("*", "*", "a", "Something else.", "nothing")
-    found = explained(section(False), [WHY, other], "abcdef")
+    found = explained(section(False), [WHY, other], ["abcdef"])
     assert found.verdicts[0].reason == WHY.sentence
     assert f"Why not “a is larger than b”: {WHY.sentence}" in section_text(found)
     html = Page("t", "", [], [found], [], []).html()
@@ -44,7 +53,7 @@ def test_the_first_reason_that_fits_is_printed_in_text_and_page():
 
 def test_a_reason_without_all_its_parts_is_refused(tmp_path):
     file = tmp_path / "reasons.json"
-    for broken in ({"section": "*", "asked": "*"}, {**vars(WHY), "prior": ""}, {**vars(WHY), "note": ""}):
+    for broken in ({"section": "*", "asked": "*"}, {**vars(WHY), "weights": ""}, {**vars(WHY), "note": ""}):
         file.write_text(json.dumps([broken]))
         with pytest.raises(Any2allError, match="not whole"):
             load_reasons(file)

@@ -78,7 +78,7 @@ def test_everything_holds_where_it_does(tiny_prior):
         "drawn from the given images: better than drawn from nothing, one sample",
         "drawn from the given images: better than drawn from nothing, mean of the samples",
     }
-    assert len(words) == 3 + 6 + 5 and "**" not in section_text(section)
+    assert len(words) == 3 + 6 + 5
     page = Page("t", "l", [], [section], [], []).html()
     assert TITLE in page and page.count("badge holds") >= 11
 
@@ -101,11 +101,10 @@ def test_cheaper_means_ten_times_faster_than_mds_and_faster_than_the_rest(second
 
 @pytest.mark.parametrize("null, expected", [(2.5e-3, "yes"), (1e-3, "NO"), ([1e-3, 4e-3, 1e-3], "yes")])
 def test_no_guidance_against_guidance(null, expected, tiny_prior):
-    """Where renderings disagree nothing is clearly behind; a failure is explained beside it."""
+    """Where renderings disagree nothing is clearly behind."""
     section = second_system(results(tiny_prior, {**GOOD, "cdm-null": null}))
     said = {v.asked: v for v in section.verdicts}["drawn from the given images: no worse than no guidance, one sample"]
     assert said.word == expected and ("behind: CT from T1 (-3.01 dB)" in said.measured) == (expected == "NO")
-    assert any("no worse than no guidance**: " in text for text in section.body) == (expected == "NO")
 
 
 def test_one_sample_is_held_to_one_and_the_mean_to_the_mean(tiny_prior):

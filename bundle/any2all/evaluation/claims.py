@@ -39,8 +39,8 @@ SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
 
 def sections(results: Results) -> Iterator[Section]:
     """Every section whose predictions are there, in order; what does not hold with its reason, where one is known."""
-    reasons, prior = load_reasons(), results.evaluation.prior.card.sha256
+    reasons, checksums = load_reasons(), results.evaluation.checksums
     for make in SECTIONS:
         section = make(results)
         if section is not None:
-            yield explained(section, reasons, prior)
+            yield explained(section, reasons, checksums)

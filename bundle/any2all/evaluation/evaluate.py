@@ -166,6 +166,11 @@ class Evaluation:
             facts.append(f"{name}: {_trained(self._roster.other(name))}")
         return "; ".join(facts) + "."
 
+    @property
+    def checksums(self) -> list[str]:
+        """Of the weights that are evaluated, see `Roster.checksums`."""
+        return self._roster.checksums
+
     def cost(self, trial: Trial) -> int:
         """Network passes of a trial, all slices and samples together; at least 1."""
         count = len(trial.method.chosen_slices(len(trial.cases)))

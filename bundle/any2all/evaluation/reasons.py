@@ -3,11 +3,11 @@
 ``configs/reasons.json`` is a list of
 
     section, asked   of the verdict, as patterns (``*`` stands for anything)
-    prior            first letters of the checksum of the prior that it was found with
+    weights          first letters of the checksum of the weights that it was found with, the prior's or CDM's
     why              the reason, in words
     measured         how and on what it was found
 
-A reason stands only beside a verdict that came out as not reproduced, and only for the prior that it was found with.
+A reason stands only beside a verdict that came out as not reproduced, and only for the weights that it was found with.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Reason:
 
     section: str
     asked: str
-    prior: str
+    weights: str
     why: str
     measured: str
 
@@ -38,12 +38,11 @@ class Reason:
     def sentence(self) -> str:
         return f"{self.why} Found on: {self.measured}."
 
-    def explains(self, section: Section, verdict: Verdict, sha256: str | None) -> bool:
+    def explains(self, section: Section, verdict: Verdict, checksums: Sequence[str]) -> bool:
         """Whether it belongs beside this verdict."""
         return (
             verdict.holds is False
-            and bool(sha256)
-            and sha256.startswith(self.prior)
+            and any(sha256.startswith(self.weights) for sha256 in checksums)
             and fnmatchcase(section.title, self.section)
             and fnmatchcase(verdict.asked, self.asked)
         )
@@ -54,15 +53,23 @@ def load_reasons(file: Path = REASONS) -> list[Reason]:
     keys = sorted(field.name for field in fields(Reason))
     entries = json.loads(file.read_text(encoding="utf-8"))
     for entry in entries:
-        if sorted(entry) != keys or not entry["prior"]:
+        if sorted(entry) != keys or not entry["weights"]:
             raise Any2allError("an entry of the reasons is not whole", key="reasons", value=sorted(entry), allowed=keys)
     return [Reason(**entry) for entry in entries]
 
 
-def explained(section: Section, reasons: Sequence[Reason], sha256: str | None) -> Section:
-    """The section with the first reason that fits beside every verdict that does not hold."""
-    verdicts = [
-        replace(v, reason=next((r.sentence for r in reasons if r.explains(section, v, sha256)), ""))
-        for v in section.verdicts
-    ]
+def explained(section: Section, reasons: Sequence[Reason], checksums: Sequence[str]) -> Section:
+    """The section with the first reason that fits beside every verdict that does not hold.
+
+    ``checksums``: of the weights that were evaluated. A reason that several verdicts share is printed once.
+    """
+    verdicts, printed = [], {}
+    for verdict in section.verdicts:
+        reason = next((r for r in reasons if r.explains(section, verdict, checksums)), None)
+        if reason is None:
+            verdicts.append(replace(verdict, reason=""))
+            continue
+        first = printed.setdefault(reason.sentence, verdict.asked)
+        words = reason.sentence if first == verdict.asked else f"As for “{first}”."
+        verdicts.append(replace(verdict, reason=words))
     return replace(section, verdicts=tuple(verdicts))

@@ -80,6 +80,14 @@ class Roster:
             self._others[name] = other
         return self._others[name]
 
+    @property
+    def checksums(self) -> list[str]:
+        """Of the evaluated prior's weights, and of CDM's where there is one."""
+        found = [self.prior.card.sha256]
+        if self._cdm_file.present:
+            found.append(self._cdm_file.card(self.prior.card).sha256)
+        return [sha256 for sha256 in found if sha256]
+
     def _mean_image(self, method: Method) -> Peer:
         if self.mean_image is None:
             raise LeftOutError("this prior has no mean training image", key=f"method_list.{method.name}")

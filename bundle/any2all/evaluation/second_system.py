@@ -79,37 +79,18 @@ class Beside:
 
 @dataclass(frozen=True)
 class Claim:
-    """``own`` held against ``other``, with what explains it where it does not hold (measured on validation data)."""
+    """``own`` held against ``other``; why one does not hold stands in `reasons`."""
 
     asked: str
     own: str
     other: str
     bar: Bar
-    why: str = ""
     forms: tuple[Form, ...] = ("one", "mean")
 
 
-# Measured on renderings of the validation head by `cdm.validate`, and printed only beside a claim that failed.
-WHY_NULL = (
-    "on the validation head the released MDN's draws lie within their bounds, yet one of them is no mean: the U-Net "
-    "follows its spread, and without guidance it answers with the mean, which PSNR rewards. Guided by the mean of the "
-    "draws it loses nothing on no guidance for T2, and 0.3 dB instead of 0.9 for T2FLAIR. The draws also share an "
-    "error over all slices of a head, for T2 in part a pull back to the average head: without it guidance gains 0.2 dB "
-    "for T2 and loses nothing for T2FLAIR. Intervals: the model card, CDM."
-)
-WHY_QUALITY = (
-    "on 12 renderings of the validation head, T2FLAIR from T1 and T2star, the released CDM's mean of four samples had "
-    "21.1 dB and that of mcs-20 21.2, one sample 20.5 and 19.6; with the truth's own representation CDM had 22.5. So "
-    "no gap was seen there; what MDN cannot tell of T2FLAIR's contrast costs 1.4 dB, and two renderings are few. "
-    "CDM's U-Net has also seen a sixth of the slices that the prior has."
-)
-WHY_ORACLE = (
-    "on the validation head the truth's own representation gains 0.1 dB for CT and 0.7 to 2.3 dB for T2, PET and "
-    "T2FLAIR: for CT the one that the released CDM draws is nearly as good, so that either may be ahead by a hair."
-)
 REPRESENTATION = (
-    Claim("drawn from the given images: no worse than no guidance", OWN, NULL, "not behind", WHY_NULL),
-    Claim("the truth's own representation better than a drawn one", CDM_ORACLE, OWN, "ahead", WHY_ORACLE, ("one",)),
+    Claim("drawn from the given images: no worse than no guidance", OWN, NULL, "not behind"),
+    Claim("the truth's own representation better than a drawn one", CDM_ORACLE, OWN, "ahead", ("one",)),
     Claim("drawn from the given images: better than drawn from nothing", OWN, UNCONDITIONAL, "ahead"),
 )
 
@@ -119,13 +100,12 @@ def second_system(results: Results) -> Section:
     absent = _absent(results)
     if absent:
         return Section(TITLE, (), (absent,))
-    verdicts, reasons, body = [], [], []
+    verdicts, body = [], []
     for part in (_cost, _quality, _representation, _real_subjects):
-        found, why, text = part(results)
+        found, text = part(results)
         verdicts += found
-        reasons += why
         body += text
-    return Section(TITLE, tuple(verdicts), (_words(results), *dict.fromkeys(reasons), *body))
+    return Section(TITLE, tuple(verdicts), (_words(results), *body))
 
 
 def _absent(results: Results) -> str:
@@ -146,7 +126,7 @@ def _words(results: Results) -> str:
     return f"{words} Not in this evaluation: {', '.join(missing)}." if missing else words
 
 
-def _cost(results: Results) -> tuple[list[Verdict], list[str], list[str]]:
+def _cost(results: Results) -> tuple[list[Verdict], list[str]]:
     """Passes and seconds of one sample of one slice, beside each diffusion on pixels, in synthesis."""
     verdicts, rows = [], []
     for name, times in PIXEL_DIFFUSION.items():
@@ -161,49 +141,45 @@ def _cost(results: Results) -> tuple[list[Verdict], list[str], list[str]]:
         own, other = (np.mean([getattr(pair, side).seconds for pair in pairs]) for side in ("own", "other"))
         rows.append([name, str(pairs[0].other.passes), f"{other:.3f}", str(pairs[0].own.passes), f"{own:.3f}"])
     if not rows:
-        return [], [], []
+        return [], []
     header = ["beside", "its passes", "its s/slice", f"passes of {OWN}", f"s/slice of {OWN}"]
     note = "Passes are those of the U-Net; seconds hold the encoder and the small diffusion as well."
-    return verdicts, [], [markdown_table(header, rows), note]
+    return verdicts, [markdown_table(header, rows), note]
 
 
-def _quality(results: Results) -> tuple[list[Verdict], list[str], list[str]]:
+def _quality(results: Results) -> tuple[list[Verdict], list[str]]:
     """CDM not clearly behind any diffusion on pixels, in PSNR, in SSIM, and in KID where there are enough images."""
-    verdicts, reasons, tried = [], [], []
+    verdicts, tried = [], []
     for name in PIXEL_DIFFUSION:
         pairs = list(_pairs(results, "rendered", OWN, name))
-        claim = Claim(f"{OWN} clearly behind {name} in no task", OWN, name, "not behind", WHY_QUALITY)
-        found, why = _judged(claim, pairs)
-        verdicts += [*found, *_kid_judged(results, name, pairs)]
-        reasons += [f"**{OWN} clearly behind diffusion on pixels**: {WHY_QUALITY}"] if why else []
+        claim = Claim(f"{OWN} clearly behind {name} in no task", OWN, name, "not behind")
+        verdicts += [*_judged(claim, pairs), *_kid_judged(results, name, pairs)]
         tried += pairs
-    return verdicts, reasons, _table("What CDM gains on diffusion on pixels", tried)
+    return verdicts, _table("What CDM gains on diffusion on pixels", tried)
 
 
-def _representation(results: Results) -> tuple[list[Verdict], list[str], list[str]]:
+def _representation(results: Results) -> tuple[list[Verdict], list[str]]:
     """Source no worse than null, oracle better than source, conditional draws better than unconditional ones."""
-    verdicts, reasons, tried = [], [], []
+    verdicts, tried = [], []
     for claim in REPRESENTATION:
         pairs = list(_pairs(results, "rendered", claim.own, claim.other))
-        found, why = _judged(claim, pairs)
-        verdicts, reasons, tried = [*verdicts, *found], [*reasons, *why], [*tried, *pairs]
-    return verdicts, reasons, _table("What the representation brings, on renderings", tried)
+        verdicts, tried = [*verdicts, *_judged(claim, pairs)], [*tried, *pairs]
+    return verdicts, _table("What the representation brings, on renderings", tried)
 
 
-def _real_subjects(results: Results) -> tuple[list[Verdict], list[str], list[str]]:
+def _real_subjects(results: Results) -> tuple[list[Verdict], list[str]]:
     """The setting that CDM was made for: one of several MR contrasts of real subjects is missing."""
     claims = (
         Claim(f"real subjects: {OWN} clearly behind {BEST} in no task", OWN, BEST, "not behind"),
         *(replace(c, asked=f"real subjects, {c.asked}") for c in REPRESENTATION if c.own == OWN),
     )
-    verdicts, reasons, tried = [], [], []
+    verdicts, tried = [], []
     for claim in claims:
         pairs = list(_pairs(results, "real", claim.own, claim.other))
-        found, why = _judged(claim, pairs)
-        verdicts, reasons, tried = [*verdicts, *found], [*reasons, *why], [*tried, *pairs]
+        verdicts, tried = [*verdicts, *_judged(claim, pairs)], [*tried, *pairs]
     names = ", ".join(cases.name for cases in results.of_kind("real"))
     title = f"Real subjects ({names}), who have T1, T2 and T2FLAIR; intervals over subjects"
-    return verdicts, reasons, _table(title, tried)
+    return verdicts, _table(title, tried)
 
 
 def _pairs(results: Results, kind: Kind, own: str, other: str) -> Iterator[Beside]:
@@ -238,16 +214,15 @@ def _over_sets(results: Results, sets: Sequence[Cases], task: str, target: str, 
     return replace(parts[0], **whole, **dict.fromkeys(IN_HEAD, []), seconds=float(np.mean([p.seconds for p in parts])))
 
 
-def _judged(claim: Claim, pairs: Sequence[Beside]) -> tuple[list[Verdict], list[str]]:
-    """A verdict for each form, and the claim's explanation where one of them does not hold."""
+def _judged(claim: Claim, pairs: Sequence[Beside]) -> list[Verdict]:
+    """A verdict for each form."""
     words = {"one": "one sample", "mean": "mean of the samples"}
     verdicts = []
     for form in claim.forms:
         tried = [pair for pair in pairs if (form, PSNR.name) in pair.gaps]
         if tried:
             verdicts.append(_verdict(f"{claim.asked}, {words[form]}", claim.bar, tried, form))
-    failed = any(verdict.holds is False for verdict in verdicts)
-    return verdicts, [f"**{claim.asked}**: {claim.why}"] if failed and claim.why else []
+    return verdicts
 
 
 def _verdict(asked: str, bar: Bar, pairs: Sequence[Beside], form: Form) -> Verdict:
