@@ -22,8 +22,6 @@ from nibabel import orientations
 from scipy.spatial.transform import Rotation
 
 from .diffusion.prior import NetworkPrior
-from .evaluation.metrics import psnr
-from .evaluation.text import markdown_table
 from .geometry import Grid, Volume, canonical, resample
 from .intensity import head_mask, scale_of, to_u
 from .kspace.simulate import equispaced_mask, simulate_kspace
@@ -32,6 +30,8 @@ from .phantom.labels import load_head_labels
 from .phantom.render import RenderGrid, render
 from .pipeline import fill_study
 from .run import Run
+from .scores.metrics import psnr
+from .scores.text import markdown_table
 from .stack import Stack
 from .study import load_study
 from .training.cohort import DataSplits

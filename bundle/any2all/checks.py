@@ -23,13 +23,13 @@ import numpy as np
 
 from .acquisitions import check_acquisitions
 from .diffusion.prior import NetworkPrior, load_prior
-from .evaluation.baselines import SENSE
 from .evaluation.measured import TUNED_SENSE, VOXEL_MM, HoldOutCheck, Reconstruction, draw_comparison
-from .evaluation.text import markdown_table
 from .output import read_provenance
 from .output.volumes import WORDS
 from .pipeline import run_study
 from .run import Run
+from .scores.baselines import SENSE
+from .scores.text import markdown_table
 from .training.cohort import DEFAULT_DATA
 from .workflow import StageProgress, front_door
 

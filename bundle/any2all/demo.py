@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .diffusion.prior import load_prior
-from .evaluation.text import markdown_table
 from .output import ModalityResult, Result
 from .pipeline import run_study
 from .run import Run
+from .scores.text import markdown_table
 from .training.finish import mean_image_file
 from .workflow import StageProgress, announce, front_door
 

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from . import __version__
 from .diffusion.prior import NetworkPrior
-from .evaluation import neighbours
 from .geometry import Grid, Volume
 from .intensity import display_window_u, from_u
 from .output.report import BACKGROUND, MUTED, PANEL, TEXT
@@ -33,6 +32,7 @@ from .physics.measurements import Channel, Measurements
 from .run import DEFAULT_BATCH, Progress
 from .samplers import Ancestral, Problem
 from .samplers.noise import VolumeNoise
+from .scores import neighbours
 from .stack import Modality
 from .training.cohort import TrainingData, training_data, validation_stacks
 from .training.datasets import load_fitted_stack

@@ -13,8 +13,6 @@ from typing import Any
 from . import __version__
 from .diffusion.prior import NetworkPrior, file_sha256
 from .diffusion.selfcheck import Report, check_images, slices_to_check
-from .evaluation.baselines import baselines_of, load_mean_image
-from .evaluation.metrics import compare
 from .filling import Filling, filling_of, given_images, headline, origin_of, slice_correlation
 from .frame import Frame, expected_shape, lay_frame, measure
 from .geometry import Volume, read_volume
@@ -24,6 +22,8 @@ from .output.write import check_folder
 from .restore import Restoring, given_on_reference
 from .run import Run
 from .samplers.base import Problem
+from .scores.baselines import baselines_of, load_mean_image
+from .scores.metrics import compare
 from .study import StudySpec, ignored_keys, load_study
 
 

@@ -23,10 +23,10 @@ from . import pipeline
 from .cdm.source import CDMSource
 from .diffusion import prior as priors
 from .errors import Any2allError
-from .evaluation.text import markdown_table
 from .output import ModalityResult, Result
 from .output.summary import DISCLAIMER
 from .run import Progress, Run
+from .scores.text import markdown_table
 
 T = TypeVar("T")
 USER_ERROR, INTERRUPTED = 2, 130

@@ -11,7 +11,7 @@ from any2all.cdm.batches import NoisyRepresentations, RepresentationLoss, draw_a
 from any2all.cdm.mdn import MDN, ddim_step, sample_missing
 from any2all.cdm.moments import Moments, Samples, check_samples, moments
 from any2all.diffusion.schedule import cosine_schedule
-from any2all.evaluation.statistics import Interval
+from any2all.scores.statistics import Interval
 
 SCHEDULE = cosine_schedule()
 FEATURES, RHO = 8, 0.8

@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 from any2all.cdm.card import load_networks, save_networks
-from any2all.cdm.peer import CDMPeer, cdm_peers
 from any2all.cdm.predictor import load_cdm
 from any2all.errors import Any2allError, Cancelled
+from any2all.evaluation.cdm_peers import CDMPeer, cdm_peers
 from small_cdm import STACK, card_of, networks_of, saved_cdm, small_cdm, volume
 
 GIVEN = [0, 2]

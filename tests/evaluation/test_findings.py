@@ -22,8 +22,8 @@ from any2all.evaluation.findings import (
 )
 from any2all.evaluation.records import Record
 from any2all.evaluation.results import BEST, Results
-from any2all.evaluation.statistics import Interval
 from any2all.evaluation.tasks import Method, changed
+from any2all.scores.statistics import Interval
 from any2all.stack import load_stack
 
 STACK = load_stack()

@@ -26,7 +26,7 @@ from any2all.evaluation.records import Record
 from any2all.evaluation.report import publish
 from any2all.evaluation.results import Results, Section, Verdict
 from any2all.evaluation.tasks import Method, Task
-from any2all.evaluation.text import markdown_table
+from any2all.scores.text import markdown_table
 from any2all.stack import load_stack
 
 STACK = load_stack()

@@ -19,11 +19,11 @@ from any2all.degraded import (
     noise_in_u,
     psf_in_voxels,
 )
-from any2all.evaluation.baselines import AS_GIVEN, baselines_of
 from any2all.frame import lay_frame, measure
 from any2all.geometry import Grid, Volume, resample
 from any2all.inputs import aligned, read_inputs, with_thin_slices
 from any2all.run import Run
+from any2all.scores.baselines import AS_GIVEN, baselines_of
 from any2all.stack import load_stack
 from any2all.study import parse_study
 from scipy.ndimage import gaussian_filter

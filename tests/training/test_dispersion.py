@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from any2all.evaluation.uncertainty import coverage
+from any2all.scores.uncertainty import coverage
 from any2all.training.dispersion import LEVEL, measure_std_scale
 
 

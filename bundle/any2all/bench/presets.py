@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from ..diffusion.prior import NetworkPrior
-from ..evaluation.text import markdown_table
 from ..frame import expected_shape, lay_frame, measure
 from ..inputs import aligned, read_inputs
 from ..physics.measurements import Measurements
 from ..samplers import Problem, build_sampler
 from ..samplers.noise import VolumeNoise
+from ..scores.text import markdown_table
 from ..study import SamplerSettings, StudySpec, resolve_sampler
 from ..study.presets import PRESETS
 

@@ -20,7 +20,7 @@ from ..diffusion.prior import NetworkPrior
 from ..evaluation.cases import Cases
 from ..evaluation.evaluate import Evaluation, Trial
 from ..evaluation.tasks import Method, Task
-from ..evaluation.text import markdown_table
+from ..scores.text import markdown_table
 from .meter import measured
 
 CONFIG = Path(__file__).parents[2] / "configs" / "evaluate.json"

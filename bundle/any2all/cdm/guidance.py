@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation.statistics import Interval, bootstrap_mean, paired_bootstrap, psnr_of_mse
+from ..scores.statistics import Interval, bootstrap_mean, paired_bootstrap, psnr_of_mse
 from .batches import FrozenEncoder
 from .mdn import STEPS, sample_missing
 from .predictor import CDM, Guidance

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..evaluation.statistics import Interval, paired_bootstrap
+from ..scores.statistics import Interval, paired_bootstrap
 from .batches import FrozenEncoder
 from .mdn import STEPS, sample_missing
 from .predictor import CDM

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ..evaluation.cases import real_cases
-from ..evaluation.statistics import Interval
-from ..evaluation.text import markdown_table
+from ..scores.statistics import Interval
+from ..scores.text import markdown_table
 from ..training.cohort import DataSplits, data_folder, validation_slices
 from ..workflow import front_door
 from .card import write_card

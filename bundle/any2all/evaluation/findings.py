@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..scores.statistics import Interval, chain, psnr_of_mse
+from ..scores.text import markdown_table
 from .records import Record
 from .results import BEST, Results, Section, Verdict, difference
-from .statistics import Interval, chain, psnr_of_mse
 from .tasks import Method
-from .text import markdown_table
 
 SLOW, QUICK = "mps-1000", "mds-150"
 SAMPLERS = (SLOW, QUICK, BEST)

@@ -15,10 +15,10 @@ from ..diffusion.prior import NetworkPrior
 from ..errors import Any2allError
 from ..generate import compare_with_training, draw_stacks
 from ..phantom.dataset import RenderedHeads
+from ..scores.baselines import load_mean_image
 from ..training import cohort
 from ..training.finish import mean_image_file
 from ..workflow import announce, as_count, front_door
-from .baselines import load_mean_image
 from .cases import MANIFEST, Cases, Manifest
 from .evaluate import Evaluation
 from .features import FeatureExtractor, load_features

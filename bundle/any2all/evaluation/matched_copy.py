@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..errors import Any2allError
 from ..intensity import head_mask
+from ..scores.metrics import psnr
 from ..stack import Stack
-from .metrics import psnr
 
 QUANTILES = 1025
 

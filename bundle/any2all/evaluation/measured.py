@@ -21,7 +21,7 @@ from ..kspace.prepare import prepare
 from ..kspace.reconstruct import l1_wavelet, sense, zero_filled
 from ..pipeline import run_study
 from ..run import Progress, Run
-from .baselines import SENSE, ZERO_FILLED
+from ..scores.baselines import SENSE, ZERO_FILLED
 
 FRACTION, SEED = 0.1, 0
 VOXEL_MM = (1.0, 1.0, 5.0)  # an assumption: the file does not say; 1 x 1 mm fits the head

@@ -32,11 +32,11 @@ from ..kspace.reconstruct import (
 from ..physics.measurements import Channel, Measurements
 from ..samplers import MCS, Ancestral, Problem, Sampler
 from ..samplers.noise import VolumeNoise
+from ..scores.baselines import MEAN_IMAGE, SENSE, ZERO_FILLED
+from ..scores.metrics import psnr
 from ..stack import Stack
 from ..study.presets import MCS_LEAST_STEPS_WITH_RAW_DATA
-from .baselines import MEAN_IMAGE, SENSE, ZERO_FILLED
 from .matched_copy import fit_maps
-from .metrics import psnr
 
 SUBJECT = "evaluation"  # of the samplers' noise
 # Weights of the best PSNR on validation data (`tune_lamda`): T2FLAIR at 80×64 and 2.8 mm, equispaced R = 4, 8 coils,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..scores.text import markdown_table
+from ..scores.uncertainty import coverage, error_by_std, is_monotone, rank_correlation, spread_ratio
 from .alarms import PROPER, alarm_rates
 from .cases import Cases
 from .flicker import flicker_scores
@@ -11,8 +13,6 @@ from .lesions import lesion_scores
 from .predictions import Prediction
 from .regions import amyloid_coverage, cortical_suvr, ct_scores, head_of_labels, pet_scores
 from .results import BEST, ONE_PASS, Results, Section, Verdict, number
-from .text import markdown_table
-from .uncertainty import coverage, error_by_std, is_monotone, rank_correlation, spread_ratio
 
 MANY = "mcs-10x16"
 COHERENT, INDEPENDENT = "mcs-10-coherent", "mcs-10-independent"

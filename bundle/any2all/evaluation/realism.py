@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..scores.statistics import holm, mean_score, p_text, paired_wilcoxon, psnr_of_mse
+from ..scores.text import markdown_table
 from .cases import Cases
 from .distribution import ENOUGH_FOR_FID, FID, KID, LEAST_FOR_KID, fid, kid
 from .perception import STRUCTURE, Perception
 from .predictions import Prediction
 from .records import Record
 from .results import BEST, Results, Section, difference, number
-from .statistics import holm, mean_score, p_text, paired_wilcoxon, psnr_of_mse
-from .text import markdown_table
 from .unconditional import Distance
 
 OWN_NETWORK = "our own small network, so these numbers compare with one another only, never with a published FID"

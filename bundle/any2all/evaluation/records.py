@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .metrics import ssim
+from ..scores.metrics import ssim
 
 if TYPE_CHECKING:
     from .predictions import Prediction

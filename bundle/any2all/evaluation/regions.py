@@ -14,8 +14,8 @@ from scipy import ndimage
 
 from ..intensity import from_u
 from ..phantom.tissues import INDEX, TISSUES
+from ..scores.statistics import Groups
 from ..stack import Normalisation
-from .statistics import Groups
 
 BONE_HU = 250.0  # more is bone
 SOFT_HU = -200.0  # less is air; soft tissue, fat included, lies between the two

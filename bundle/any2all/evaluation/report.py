@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..scores.text import markdown_table
 from . import realism
 from .claims import sections
 from .document import document, write_json
@@ -19,7 +20,6 @@ from .page import Page
 from .pictures import draw_pictures
 from .records import Record, write_csv
 from .results import Results, Section, same_slices
-from .text import markdown_table
 
 FLAGS = (
     "PSNR in dB and SSIM in u clipped to [0, 1], data range 1, over all pixels of the prior's own grid; `head`: "

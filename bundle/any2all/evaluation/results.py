@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..scores.statistics import Interval, paired_bootstrap, psnr_of_mse
 from .cases import Cases
 from .evaluate import Evaluation
 from .predictions import Prediction
 from .records import Record
-from .statistics import Interval, paired_bootstrap, psnr_of_mse
 
 BEST, QUICKER, ONE_PASS = "mcs-20", "mcs-10", "mcs-1"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..scores.statistics import chain, psnr_of_mse
+from ..scores.text import markdown_table
 from .records import Record
 from .results import BEST, ONE_PASS, QUICKER, Results, Section, Verdict, difference
-from .statistics import chain, psnr_of_mse
-from .text import markdown_table
 
 SLOW = "mps-1000"
 CHAINS = {

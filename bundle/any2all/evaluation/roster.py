@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..cdm.peer import cdm_peers
 from ..cdm.source import CDMSource
 from ..diffusion.prior import NetworkPrior, load_prior
 from ..errors import Any2allError
+from ..scores.baselines import MEAN_IMAGE
 from . import deepinv_import
-from .baselines import MEAN_IMAGE
+from .cdm_peers import cdm_peers
 from .deepinv_peers import DeepinvDiffPIR, DeepinvDPS
 from .peers import MatchedCopy, MeanImage, Peer, SampledPeer, tuned_reconstructions
 from .tasks import CDM_PEERS, Method

@@ -1,7 +1,7 @@
 """What CDM is held to: cheaper than diffusion on pixels, at least as good as it, and helped by its representation.
 
 Rows of CDM are compared with others on the slices that both were tried on, with the paired bootstrap over renderings
-(`statistics`), or over subjects where these are real. "One" is one sample against one sample, "mean" the mean of the
+(`scores.statistics`), or over subjects where these are real. "One" is one sample against one sample, "mean" the mean of the
 samples against the mean of the samples; a method with one sample has no mean to compare, a network that draws nothing
 has one image for either. What intervals cannot tell is left open.
 """
@@ -14,15 +14,15 @@ from typing import Literal
 
 import numpy as np
 
+from ..scores.statistics import Groups, Interval, mean_score, paired_bootstrap, psnr_of_mse
+from ..scores.text import markdown_table
 from .cases import Cases, Kind
 from .distribution import LEAST_FOR_KID
 from .findings import above_zero
 from .realism import realism
 from .records import IN_HEAD, Record
 from .results import BEST, Results, Section, Verdict
-from .statistics import Groups, Interval, mean_score, paired_bootstrap, psnr_of_mse
 from .tasks import CDM_ORACLE
-from .text import markdown_table
 
 OWN, NULL, UNCONDITIONAL = "cdm", "cdm-null", "cdm-unconditional"
 TITLE = "CDM, the second system"

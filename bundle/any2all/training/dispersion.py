@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from ..diffusion.prior import NetworkPrior
-from ..evaluation.uncertainty import scale_for_coverage
 from ..kspace.simulate import simulate_kspace
 from ..physics.measurements import Channel, Measurements
 from ..samplers import MCS, Problem
 from ..samplers.noise import VolumeNoise
+from ..scores.uncertainty import scale_for_coverage
 
 LEVEL = 0.9
 STEPS, SAMPLES, MOST_SLICES = 10, 6, 6

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from ...scores.uncertainty import error_by_std
 from ..cases import Cases
 from ..predictions import Prediction
 from ..regions import head_of_labels
 from ..results import Results
-from ..uncertainty import error_by_std
 from .style import INK, LINE_COLOURS, MARKERS, MUTED, RULE, SMALL, TINY, Drawing, file_name, new_figure, plain_axes
 
 LEAST_SAMPLES = 8

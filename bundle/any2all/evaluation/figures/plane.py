@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..baselines import MEAN_IMAGE, ZERO_FILLED
+from ...scores.baselines import MEAN_IMAGE, ZERO_FILLED
 from ..perception import STRUCTURE, Perception
 from ..records import Record
 from ..results import Results

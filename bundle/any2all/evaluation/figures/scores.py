@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+from ...scores.statistics import bootstrap_mean, mean_score, psnr_of_mse
 from ..records import Record
-from ..statistics import bootstrap_mean, mean_score, psnr_of_mse
 
 Metric = Literal["PSNR", "SSIM"]
 METRICS: tuple[Metric, ...] = ("PSNR", "SSIM")

@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..baselines import MEAN_IMAGE, SENSE, ZERO_FILLED
+from ...scores.baselines import MEAN_IMAGE, SENSE, ZERO_FILLED
 from ..tasks import Method
 
 WIDTH_IN = 7.2  # what an A4 page holds between its margins

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from any2all.evaluation.metrics import compare, psnr, ssim
 from any2all.evaluation.predictions import Prediction
 from any2all.evaluation.records import Record
 from any2all.geometry import Grid, Volume
 from any2all.output import ModalityResult
+from any2all.scores.metrics import compare, psnr, ssim
 from any2all.stack import load_stack
 from monai.metrics import PSNRMetric, SSIMMetric
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from any2all.errors import Any2allError
-from any2all.evaluation.statistics import (
+from any2all.scores.statistics import (
     Interval,
     bootstrap_mean,
     chain,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from any2all.errors import Any2allError
-from any2all.evaluation.uncertainty import (
+from any2all.scores.uncertainty import (
     Bin,
     coverage,
     error_by_std,

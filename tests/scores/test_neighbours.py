@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from any2all.errors import Any2allError
-from any2all.evaluation.neighbours import compare_distances, nearest
+from any2all.scores.neighbours import compare_distances, nearest
 from scipy.spatial.distance import cdist
 
 

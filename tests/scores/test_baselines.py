@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from any2all.errors import Any2allError
-from any2all.evaluation.baselines import baselines_of, load_mean_image
 from any2all.frame import head_extent
 from any2all.geometry import Volume, prior_grid, resample
 from any2all.inputs import aligned, read_inputs
 from any2all.intensity import to_u
+from any2all.scores.baselines import baselines_of, load_mean_image
 from any2all.study import load_study
 
 

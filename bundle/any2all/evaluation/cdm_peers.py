@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..evaluation.peers import Capabilities, refuse_what_it_cannot, volume_shape
+from ..cdm.predictor import CDM, Guidance
 from ..kspace.acquisition import Acquisition
-from .predictor import CDM, Guidance
+from .peers import Capabilities, refuse_what_it_cannot, volume_shape
 
 SUBJECT = "evaluation"  # of the noise, as for the samplers
 NAMES: dict[Guidance, str] = {
