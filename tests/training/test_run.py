@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from any2all.diffusion.prior import build_network, load_prior
+from any2all.diffusion.prior import build_network, load_card, load_prior
 from any2all.stack import load_stack
 from any2all.training.cohort import training_data, validation_stacks
 from any2all.training.finish import mean_image_file
 from any2all.training.noising import NoisedChannelLoss, PrepareNoisyStack
 from ignite.engine import Events
+from monai.bundle import ConfigParser
 from small_runs import BUNDLE, CONFIGS, SMALL, averaged, checkpoint, steps, workflow
 
 
@@ -165,6 +166,17 @@ def test_the_papers_recipe(small_cohort, tmp_path):
     assert optimizer.param_groups[0]["lr"] == 1e-4  # constant to the end
     card = load_prior(tmp_path / "model.pt").card
     assert (card.noise_levels, card.prediction) == ("shared", "eps")
+
+
+def test_the_shared_recipe_for_comparison_differs_from_ours_in_the_recipe_alone():
+    ours, shared = ConfigParser(), ConfigParser()
+    ours.read_config(CONFIGS / "train.json")
+    shared.read_config([CONFIGS / "train.json", CONFIGS / "train_shared.json"])
+    changed = {key for key in shared.config if shared[key] != ours[key]}
+    assert changed == {"name", "noise_levels", "prediction", "network", "minutes", "total_iterations"}
+    assert {key for key, value in shared["network"].items() if value != ours["network"].get(key)} == {"scale_input"}
+    card = load_card(BUNDLE / "models" / "model.pt")
+    assert shared["total_iterations"] * shared["batch_size"] == card.training["stacks_seen"]
 
 
 def test_a_run_starts_from_a_released_prior(first_run, small_cohort, tmp_path, capsys):

@@ -1,9 +1,9 @@
 """What CDM is held to: cheaper than diffusion on pixels, at least as good as it, and helped by its representation.
 
 Rows of CDM are compared with others on the slices that both were tried on, with the paired bootstrap over renderings
-(`scores.statistics`), or over subjects where these are real. "One" is one sample against one sample, "mean" the mean of the
-samples against the mean of the samples; a method with one sample has no mean to compare, a network that draws nothing
-has one image for either. What intervals cannot tell is left open.
+(`scores.statistics`), or over subjects where these are real. "One" is one sample against one sample, "mean" the mean of
+the samples against the mean of the samples; a method with one sample has no mean to compare, a network that draws
+nothing has one image for either. What intervals cannot tell is left open.
 """
 
 from __future__ import annotations
