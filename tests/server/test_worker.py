@@ -76,7 +76,7 @@ def test_cancel_is_honoured_within_one_sampler_step(bench, phantom_files):
     assert job.state == "cancelled"
     # progress is told ten times a second, so what is known at the end may lie some passes behind, but not ahead
     assert job.step - at <= SLICES
-    assert sorted(p.name for p in job.home.iterdir()) == ["job.json"]
+    wait_until(lambda: sorted(p.name for p in job.home.iterdir()) == ["job.json"])  # swept right after the state
 
 
 def test_a_bad_file_is_a_failure_in_words_and_the_next_job_runs(bench, phantom_files, tmp_path):
@@ -95,7 +95,7 @@ def test_a_worker_that_is_killed_is_replaced_and_says_what_became_of_its_job(ben
     os.kill(bench.dispatcher.worker_pid, signal.SIGKILL)
     wait_until(lambda: job.is_over)
     assert job.state == "failed" and job.error["code"] == "worker_died"
-    assert sorted(p.name for p in job.home.iterdir()) == ["job.json"]
+    wait_until(lambda: sorted(p.name for p in job.home.iterdir()) == ["job.json"])  # swept right after the state
     assert bench.run(phantom_files, study(steps=1)).state == "done"
     assert any(event == "worker fell" for event, _ in bench.logged)
 
