@@ -43,14 +43,14 @@ class LinkedPrior:
     """x0_hat by the mean of what the clean channels say of the anatomy, somewhat blurred as a network's would be."""
 
     def __init__(self, selfcheck: SelfCheck | None = None) -> None:
-        self.channels, self.device = 3, torch.device("cpu")
+        self.channels, self.device, self.schedule = 3, torch.device("cpu"), cosine_schedule()
         self.stack, self.card = SimpleNamespace(names=NAMES), SimpleNamespace(selfcheck=selfcheck)
         self.calls = 0
 
     def x0_hat(self, x: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         self.calls += 1
         known = (levels < 1000).float()[..., None, None]
-        x = x / cosine_schedule().abar[levels].sqrt().float()[..., None, None]
+        x = x / self.schedule.abar[levels].sqrt().float()[..., None, None]
         says = ((x + 1) / 2 - OFFSET[:, None, None]) / GAIN[:, None, None]
         found = (known * says).sum(dim=1, keepdim=True) / known.sum(dim=1, keepdim=True)
         found = avg_pool2d(found, 3, stride=1, padding=1, count_include_pad=False)

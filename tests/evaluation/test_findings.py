@@ -140,10 +140,12 @@ def test_mcs_beside_every_other_method(tiny_prior):
     assert "+1.76 dB over 1 tasks" in section.verdicts[1].measured
 
 
-def test_slow_methods_of_the_reduced_evaluation_are_tried_on_slices_that_the_others_have():
-    whole, reduced = (json.loads((CONFIGS / name).read_text()) for name in ("evaluate.json", "evaluate_reduced.json"))
+@pytest.mark.parametrize("smaller", ["evaluate_reduced.json", "evaluate_small.json"])
+def test_slow_methods_of_a_smaller_evaluation_are_tried_on_slices_that_the_others_have(smaller):
+    whole, reduced = (json.loads((CONFIGS / name).read_text()) for name in ("evaluate.json", smaller))
     methods = [Method.from_dict(entry) for entry in changed(whole["method_list"], reduced["method_changes"])]
-    count = 2 * len(json.loads((CONFIGS / "manifest.json").read_text())["reduced"]["positions_mm"])
+    cases = json.loads((CONFIGS / "manifest.json").read_text())[reduced["cases"]]
+    count = sum(map(len, cases["renderings"].values())) * len(cases["positions_mm"])
     chosen = sorted({tuple(m.chosen_slices(count)) for m in methods if m.name in reduced["methods"]}, key=len)
     assert len(chosen) > 1 and all(set(few) <= set(many) for few, many in zip(chosen, chosen[1:]))
 

@@ -45,4 +45,4 @@ def averaged(state: dict[str, Any]) -> int:
 
 
 def steps(state: dict[str, Any]) -> set[int]:
-    return {int(entry["step"]) for entry in state["optimizer"]["state"].values()}
+    return {int(entry["step"]) for entry in state["optimizer"]["AdamW"]["state"].values()}

@@ -168,14 +168,15 @@ def test_the_papers_recipe(small_cohort, tmp_path):
     assert (card.noise_levels, card.prediction) == ("shared", "eps")
 
 
-def test_the_shared_recipe_for_comparison_differs_from_ours_in_the_recipe_alone():
+def test_the_shared_recipe_for_comparison_differs_from_ours_in_recipe_optimizer_and_length_alone():
     ours, shared = ConfigParser(), ConfigParser()
     ours.read_config(CONFIGS / "train.json")
     shared.read_config([CONFIGS / "train.json", CONFIGS / "train_shared.json"])
     changed = {key for key in shared.config if shared[key] != ours[key]}
-    assert changed == {"name", "noise_levels", "prediction", "network", "minutes", "total_iterations"}
+    optimizer = {"optimizer", "weight_decay", "warmup"}
+    assert changed == {"name", "noise_levels", "prediction", "network", "minutes", "total_iterations"} | optimizer
     assert {key for key, value in shared["network"].items() if value != ours["network"].get(key)} == {"scale_input"}
-    card = load_card(BUNDLE / "models" / "model.pt")
+    card = load_card(BUNDLE / "models" / "shared.pt")
     assert shared["total_iterations"] * shared["batch_size"] == card.training["stacks_seen"]
 
 

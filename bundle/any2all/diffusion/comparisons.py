@@ -36,7 +36,6 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 from ..errors import Cancelled
-from .schedule import cosine_schedule
 
 if TYPE_CHECKING:
     from .prior import NetworkPrior
@@ -139,7 +138,7 @@ def denoising_margin(denoised: Tensor, image: Tensor, m: int) -> float:
 def _noised_as(image: Tensor, slot: int, prior: NetworkPrior) -> tuple[Tensor, Tensor]:
     """Network input and levels with an image (Z, H, W) at level 250 in one channel; its noise is always the same."""
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
-    abar = cosine_schedule().at(DENOISING_LEVEL)
+    abar = prior.schedule.at(DENOISING_LEVEL)
     x, levels = _hidden_but(image[:, None].expand(-1, prior.channels, -1, -1), ())
     x[:, slot] = math.sqrt(abar) * image + math.sqrt(1 - abar) * noise
     levels[:, slot] = DENOISING_LEVEL
