@@ -282,13 +282,11 @@ def test_polls_back_off_and_the_job_is_given_up_but_can_be_resumed(server, make)
     server.refusals["GET", "/any2all/v1/jobs/j1"] = (503, {"code": "stopping", "message": "stopping"})
     asked = len(server.log)
     watch.until(lambda shown: shown.state == "disconnected")
-    given_up = len(server.log) - asked
-    # after 0.5, 1, 2, 4, 5, 5, ... s: 9 polls, more where a loaded machine lets some time out; 60 without backing off
-    assert 5 <= given_up <= 20
+    assert 5 <= len(server.log) - asked <= 12  # 0.5, 1, 2, 4, 5, 5, ... s
     shown = watch.seen[-1]
     assert shown.can_resume and shown.can_cancel and shown.job_id == "j1" and not watch.job.is_over
     watch.job.tick(watch.now())
-    assert len(server.log) - asked <= given_up + 1  # one may have been on its way
+    assert len(server.log) - asked <= 12
     server.refusals.clear()
     watch.job.resume(watch.now())
     watch.until_over()
