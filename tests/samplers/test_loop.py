@@ -51,8 +51,8 @@ class CountingPrior:
         self.products += len(gradient)
 
 
-def noise(seed=0, subject="p01", rho=0.0, first_slice=0):
-    return VolumeNoise(PRIOR.shape, seed, subject, rho, first_slice, torch.float64)
+def noise(seed=0, subject="p01", rho=0.0, **first):
+    return VolumeNoise(PRIOR.shape, seed, subject, rho, **first, dtype=torch.float64)
 
 
 def draw(sampler, problem=None, prior=PRIOR, **settings):
@@ -192,8 +192,30 @@ def test_missing_images_are_sampled_again_given_the_reconstruction():
     assert list(done) == sorted(done) and set(totals) == {done[-1]} == {6 * MCS(6).passes(PRIOR.schedule, True, True)}
     for k in range(2):
         given = Measurements((Channel.missing(), Channel.available((once[k, :, 1] + 1) / 2)))
-        alone = draw(MCS(6, clamp=False), Problem.of(given, SHAPE), samples=1, noise=noise(subject=f"p01/refill {k}"))
+        own = noise(subject="p01/refill", first_sample=k)
+        alone = draw(MCS(6, clamp=False), Problem.of(given, SHAPE), samples=1, noise=own)
         torch.testing.assert_close(twice[k, :, 0], alone[0, :, 0])
+
+
+@pytest.mark.parametrize("consistency, bound", [("calibrated", 1e-9), ("moment", 0.05)])
+def test_antithetic_samples_are_draws_like_any_other_and_their_mean_has_little_noise(consistency, bound):
+    """A Gaussian prior's sampler is affine in its noise, up to the length of the steps of CG in `moment`."""
+    sampler = MCS(6, clamp=False, consistency=consistency)
+    pairs, single = draw(sampler, samples=4), draw(dataclasses.replace(sampler, antithetic=False), samples=4)
+    torch.testing.assert_close(pairs[::2], single[::2])
+
+    def noise_of_mean(x):
+        return float((x[:2].mean(0) - x[2:].mean(0))[:, 1].square().mean() / x[:, :, 1].var(0).mean())
+
+    of_pairs, of_single = noise_of_mean(pairs), noise_of_mean(single)
+    print(f"\n{consistency}: pair's mean has {of_pairs:.4f} of the variance, bound {bound}; unpaired {of_single:.2f}")
+    assert of_pairs < bound and of_single > 0.3
+
+
+def test_the_samplers_of_the_paper_draw_independent_samples():
+    for sampler in (MPS(5), MDS(5)):
+        assert float((draw(sampler)[0] + draw(sampler)[1])[:, 1].std()) > 0.01
+    assert VolumeNoise(PRIOR.shape).antithetic is False
 
 
 def test_nothing_is_refilled_that_nobody_asked_for():

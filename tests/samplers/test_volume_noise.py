@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from any2all.physics.measurements import Channel, Measurements
@@ -49,6 +51,22 @@ def test_order_of_asking_changes_nothing():
         noise.draw(1, [(0, 0)])
     mixed = noise.draw(0, [(3, 0), (3, 1), (4, 0), (4, 1)])
     assert torch.equal(mixed[::2], zeta[3:5]) and torch.equal(mixed[1::2], volume(0.7, sample=1)[3:5])
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.6])
+def test_antithetic_samples_come_in_pairs(rho):
+    pairs = [volume(rho, sample=k, antithetic=True) for k in range(4)]
+    assert torch.equal(pairs[1], -pairs[0]) and torch.equal(pairs[3], -pairs[2])
+    assert abs(correlation(pairs[0], pairs[2])) < 0.02
+    assert torch.equal(pairs[2], volume(rho, sample=2))
+    assert torch.equal(volume(rho, sample=0, first_sample=3, antithetic=True), pairs[3])
+
+
+def test_a_copy_of_the_noise_does_not_carry_on_the_recursion_of_the_first():
+    noise = VolumeNoise(SHAPE, rho=0.7)
+    noise.draw(0, [(0, 0)])
+    other = replace(noise, subject="p02")
+    assert torch.equal(other.draw(0, [(0, 0)]), VolumeNoise(SHAPE, subject="p02").draw(0, [(0, 0)]))
 
 
 def test_samples_keep_their_spread_and_take_over_the_correlation():

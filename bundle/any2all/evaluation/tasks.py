@@ -91,8 +91,8 @@ class Method:
         peer: one of `PEERS`, or None for a sampler.
         sampler: mps, mds or mcs; ancestral draws from nothing and suits no task.
         model: weights of another prior than the evaluated one, beside it (``shared.pt``); tried where the file exists.
-        steps, samples, eta, eta_convention, gamma, zeta, weights, faithful, consistency, solver: see `samplers`;
-            None is the sampler's own default.
+        steps, samples, eta, eta_convention, gamma, zeta, weights, faithful, consistency, solver, antithetic: see
+            `samplers`; None is the sampler's own default.
         steps, zeta, weight, lamda: of deepinv's samplers, see `deepinv_peers`; None is deepinv's own default.
         rho: correlation of the noise of neighbouring slices, see `samplers.noise`.
         slices: try on so many of the slices only, from the middle of the set; None: on all.
@@ -117,6 +117,7 @@ class Method:
     faithful: bool | None = None
     consistency: Literal["calibrated", "moment"] | None = None
     solver: Literal["ddim", "dpm"] | None = None
+    antithetic: bool | None = None
     rho: float = 0.0
     slices: int | None = None
     tasks: tuple[str, ...] | None = None
@@ -168,7 +169,8 @@ class Method:
     def settings(self) -> dict[str, Any]:
         """What its results depend on."""
         left_out = ("tasks", "applies", "on")
-        return {k: v for k, v in asdict(self).items() if k not in left_out and v not in (None, {})}
+        found = {k: v for k, v in asdict(self).items() if k not in left_out and v not in (None, {})}
+        return {"antithetic": MCS.antithetic, **found} if self.sampler == "mcs" else found
 
     def chosen_slices(self, count: int) -> list[int]:
         """Which of ``count`` slices the method is tried on."""
@@ -181,7 +183,7 @@ _SETTINGS: dict[str, tuple[type[Sampler], tuple[str, ...]]] = {
     "ancestral": (Ancestral, ("steps",)),
     "mps": (MPS, ("steps", "zeta")),
     "mds": (MDS, ("steps", "eta", "eta_convention", "gamma", "faithful")),
-    "mcs": (MCS, ("steps", "eta", "consistency", "solver")),
+    "mcs": (MCS, ("steps", "eta", "consistency", "solver", "antithetic")),
 }
 
 

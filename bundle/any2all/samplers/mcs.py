@@ -20,6 +20,9 @@ Where measured and missing images meet, the stack is sampled twice (`refill`): p
 p(measured | y) p(missing | measured), since y says nothing more of the missing images once the measured ones are known.
 So what was reconstructed is then given to the network clean, like any given image, and the missing channels start anew.
 
+Samples come in antithetic pairs (see `VolumeNoise`). Each is drawn as if it were alone, and the mean of four is nearly
+the mean of any number, for most of a sample is odd in its noise.
+
 One step on its own is the posterior mean E[x_missing | given images] at k = 1000.
 """
 
@@ -55,6 +58,7 @@ class MCS(VolumeSampler):
         solver: ``ddim`` (levels uniform in k) or ``dpm`` (DPM-Solver++(2M), levels uniform in log-SNR, no fresh noise).
         clamp: hold x0' in the prior range (off for analytic priors).
         refill: sample missing images a second time, given the reconstructed ones.
+        antithetic: samples 2i and 2i + 1 take opposite noise; the std (n - 1) of K is then sqrt(K / (K - 1)) too wide.
         wanted: channels that are asked for; where no missing one is among them nothing is refilled. None: all.
         idle: channels that are neither measured nor wanted; they stay pure noise at k = 1000.
     """
@@ -65,6 +69,7 @@ class MCS(VolumeSampler):
     solver: Literal["ddim", "dpm"] = "ddim"
     clamp: bool = True
     refill: bool = True
+    antithetic: bool = True
     wanted: frozenset[int] | None = None
     idle: frozenset[int] = frozenset()
     name = "mcs"
@@ -107,10 +112,11 @@ class MCS(VolumeSampler):
         def report(before: int) -> Progress | None:
             return None if progress is None else lambda done, _: progress(before + done, total)
 
+        noise = replace(noise, antithetic=self.antithetic)
         x = super().sample(prior, problem, noise, samples, batch_size, device, report(0), cancelled)
         for k in range(samples * again):
             given = problem.with_reconstructed(x[k])
-            own = replace(noise, subject=f"{noise.subject}/refill {k}")
+            own = replace(noise, subject=f"{noise.subject}/refill", first_sample=noise.first_sample + k)
             before = first + k * steps * problem.shape[0]
             x[k] = super().sample(prior, given, own, 1, batch_size, device, report(before), cancelled)[0]
         return x

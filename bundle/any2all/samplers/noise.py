@@ -2,6 +2,10 @@
 
 Along z the noise may be correlated, ζ_z = ρ ζ_{z-1} + sqrt(1 - ρ²) ξ_z, ζ_0 = ξ_0: each slice's marginal stays exactly
 N(0, I), while neighbouring slices make similar choices, which calms the flicker of a 2-D prior.
+
+Samples may come in antithetic pairs (Hammersley & Morton, Proc. Camb. Phil. Soc. 52, 1956): the second draws the
+noise of the first with its sign turned. Each is as likely as any other sample, and their mean is free of all that is
+odd in the noise.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ class VolumeNoise:
         subject: the subject's name; other subjects draw other noise from the same seed.
         rho: correlation of neighbouring slices, 0 ≤ ρ < 1.
         first_slice: which slice of the volume row index 0 is; a subset of slices draws what the whole volume would.
+        first_sample: which sample row index 0 is, likewise.
+        antithetic: sample 2i + 1 draws the negative of what sample 2i draws.
         dtype: of what is returned; draws are float32 on the CPU, so every device sees the same numbers.
     """
 
@@ -35,12 +41,19 @@ class VolumeNoise:
     subject: str = ""
     rho: float = 0.0
     first_slice: int = 0
+    first_sample: int = 0
+    antithetic: bool = False
     dtype: torch.dtype = torch.float32
-    _last: dict[int, tuple[int, int, Tensor]] = field(default_factory=dict, repr=False)
+    _last: dict[int, tuple[int, int, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def draw(self, step: int, rows: Sequence[tuple[int, int]]) -> Tensor:
         """ζ for rows of (slice, sample) at a step (START for the initial noise) → (len(rows), M, H, W)."""
-        return torch.stack([self._correlated(step, self.first_slice + z, sample) for z, sample in rows]).to(self.dtype)
+        index = [(self.first_slice + z, self.first_sample + sample) for z, sample in rows]
+        return torch.stack([self._signed(step, z, sample) for z, sample in index]).to(self.dtype)
+
+    def _signed(self, step: int, z: int, sample: int) -> Tensor:
+        second = self.antithetic and sample % 2 == 1
+        return -self._correlated(step, z, sample - 1) if second else self._correlated(step, z, sample)
 
     def _correlated(self, step: int, z: int, sample: int) -> Tensor:
         if self.rho == 0.0:

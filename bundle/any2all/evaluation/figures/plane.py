@@ -110,6 +110,7 @@ def _fill(axes: Axes, records: Sequence[Record], perception: Perception, looks: 
     axes.grid(color=RULE, linewidth=0.4)
     axes.margins(0.12)
     axes.set_xlabel("PSNR of one sample, dB", size=TINY, labelpad=1)
+    axes.locator_params(axis="x", nbins=4)  # long labels of a narrow range would run into each other
     without = []
     for record in sorted(records, key=lambda r: -r.passes):
         value = perception.of(record)
