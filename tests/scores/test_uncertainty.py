@@ -34,6 +34,15 @@ def test_exchangeable_samples_cover_as_they_say(count, level):
     assert found.ranked == pytest.approx(found.ranked_level, abs=0.01) and found.pixels == EVERYWHERE.sum()
 
 
+@pytest.mark.parametrize("count", [4, 8, 16])
+def test_antithetic_pairs_cover_nearly_as_exchangeable_samples_do(count):
+    samples, truth = toy(count // 2)
+    mean = toy(1, sure=0.0)[0][0]
+    pairs = np.concatenate([samples, 2 * mean - samples])
+    assert coverage(pairs, truth, EVERYWHERE).normal == pytest.approx(0.9, abs=0.015)
+    assert 0.92 < scale_for_coverage(pairs, truth, EVERYWHERE) < 1.02
+
+
 def test_the_ranked_interval_needs_no_normal_distribution():
     rng = np.random.default_rng(1)
     values = rng.exponential(size=(17, *SHAPE))

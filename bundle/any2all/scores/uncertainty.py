@@ -2,6 +2,9 @@
 
 With K samples and a truth that are exchangeable (what samples of the exact posterior are), the truth differs from
 the samples' mean by (1 + 1/K) variances, so normal values lie in mean ± t_{K-1} s sqrt(1 + 1/K) at the level of t.
+
+In antithetic pairs (`samplers.noise`) the mean has no noise of its own, and s (n - 1) is sqrt(K / (K - 1)) too wide.
+The exact half-width is then t_{K/2} s sqrt((K - 1) / K): at 90 % the one above is 4 % wider for 4 samples, 1 % for 8.
 """
 
 from __future__ import annotations
