@@ -34,6 +34,24 @@ def test_fractions_of_the_patterns():
     assert torch.bincount(sizes, minlength=6)[1:].float().div(len(sizes)).tolist() == pytest.approx([0.2] * 5, abs=0.02)
 
 
+def test_idle_channels_are_pure_noise_beside_others_at_one_level():
+    present = torch.ones(DRAWS, 6, dtype=torch.bool)
+    present[: DRAWS // 2, 3:] = False
+
+    def drawn(idle):
+        mixture = LevelMixture(equal=0.4, companions=0.6, pure_noise=0.0, idle=idle)
+        return draw_levels(present, "per_modality", 1000, mixture, torch.Generator().manual_seed(0))
+
+    without, levels = drawn(0.0), drawn(0.3)
+    low = torch.where(present & (levels > 0), levels, 2000).amin(1)
+    assert bool(((levels == 0) | (levels == low[:, None]) | (levels == 1000)).all())
+    assert bool((low < 1000).float().mean() > 0.99), "someone is left to learn from"
+    idle = ((levels == 1000) & (low < 1000)[:, None] & present).any(1)
+    possible = (present & (without > 0)).sum(1) > 1
+    assert float(idle[possible].float().mean()) == pytest.approx(0.3, abs=0.01) and not bool(idle[~possible].any())
+    assert bool((levels[~present] == 1000).all()) and torch.equal(levels == 0, without == 0)
+
+
 def test_absent_channels_are_pure_noise_and_someone_present_is_noised():
     generator = torch.Generator().manual_seed(1)
     present = torch.rand(DRAWS, 6, generator=generator) < 0.5

@@ -20,6 +20,7 @@ class LevelMixture:
         equal: fraction of stacks whose channels share one level (this keeps the paper's samplers working).
         companions: fraction with a random proper subset clean (level 0) and the others at one level.
         pure_noise: among the latter, how often that level is T (the one-pass posterior mean lives there).
+        idle: how often, where channels share a level, some of them are at T instead, like images that a patient lacks.
 
     With ``equal`` 0, ``companions`` 1 and ``pure_noise`` 1 the network sees given channels clean and nothing of the
     others (sqrt(abar_1000) = 5e-5): it learns a regression, the baseline without diffusion.
@@ -28,6 +29,7 @@ class LevelMixture:
     equal: float = 0.40
     companions: float = 0.45
     pure_noise: float = 0.15
+    idle: float = 0.0
 
     @classmethod
     def of(cls, settings: Mapping[str, float]) -> LevelMixture:
@@ -70,6 +72,8 @@ def draw_levels(
     levels = common.expand(batch, channels).clone()
     clean = _random_proper_subset(present, uniform)
     levels[with_companions & clean] = 0
+    if mixture.idle:
+        levels[_random_proper_subset(present & (levels > 0), uniform) & (uniform(batch, 1) < mixture.idle)] = top
     own = (uniform(batch, channels) * (top + 1)).long().clamp(max=top)
     levels = torch.where(independent, own, levels)
     return torch.where(present, levels, top)
