@@ -81,6 +81,24 @@ def test_a_saved_prior_predicts_the_same_after_loading(tmp_path):
     assert loaded.error_variance(4, frozenset({0}), 1000) == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_prior_in_either_form_predicts_what_its_network_does(tmp_path, bits):
+    network, model_file = random_network(), tmp_path / "model.pt"
+    save_prior(network, card(), model_file, bits)
+    loaded, exact = load_prior(model_file, autocast=False), NetworkPrior(random_network(), card(), autocast=False)
+    x, levels = torch.randn(2, 6, 16, 16), torch.tensor([[0, 0, 500, 500, 1000, 7]] * 2)
+    error = (loaded.x0_hat(x, levels) - exact.x0_hat(x, levels)).square().mean().sqrt()
+    assert 0 < float(error) < (0.02 if bits == 8 else 0.002) * float(exact.x0_hat(x, levels).std())
+
+
+def test_eight_bits_halve_the_file(tmp_path):
+    network = random_network({"channels": [32, 64], "num_res_blocks": [1, 1], "attention_levels": [False, False],
+                              "num_head_channels": 8, "norm_num_groups": 4})  # fmt: skip
+    for bits in (8, 16):
+        save_prior(network, card(), tmp_path / f"{bits}.pt", bits)
+    assert (tmp_path / "8.pt").stat().st_size < 0.6 * (tmp_path / "16.pt").stat().st_size
+
+
 def test_x0_hat_keeps_a_clean_channel_and_lets_gradients_through(tmp_path):
     prior = NetworkPrior(random_network(), card(), autocast=False)
     x = torch.randn(1, 6, 16, 16, requires_grad=True)

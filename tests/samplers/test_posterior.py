@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from any2all.physics.measurements import Channel, Measurements
 from any2all.samplers.base import Problem, Sampler
 from any2all.samplers.mcs import MCS
 from any2all.samplers.mds import MDS
@@ -111,3 +112,32 @@ def test_one_pass_is_the_posterior_mean():
     error = float((x - prior.posterior(measurements).mean).abs().max())
     print(f"\none pass: largest error {error:.1e}, bound 1e-3 (level 1000 still holds 5e-5 of the signal)")
     assert error < 1e-3
+
+
+def test_first_estimates_of_a_synthesis_are_the_posterior_mean():
+    """Of every single sample, while a sample itself is a draw."""
+    prior, measurements = SYNTHESIS
+    problem, exact = Problem.of(measurements, (measurements.slices, *prior.shape)), prior.posterior(measurements)
+    noise = VolumeNoise(prior.shape, dtype=torch.float64)
+    first = torch.empty(3, *problem.shape, dtype=torch.float64)
+    x = MCS(5, clamp=False).sample(prior, problem, noise, 3, batch_size=5, first=first)
+    torch.testing.assert_close(x, MCS(5, clamp=False).sample(prior, problem, noise, 3, batch_size=5))
+    for estimate in first:
+        torch.testing.assert_close(estimate[:, 1], exact.mean[:, 1], atol=2e-3, rtol=0)
+    assert float((x[:, :, 1] - exact.mean[:, 1]).square().mean()) > 0.5 * float(exact.variance[:, 1].mean())
+
+
+def test_beside_raw_data_the_mean_of_first_estimates_is_nearer_to_the_posterior_mean_than_that_of_samples():
+    """Rao and Blackwell: a missing image's noise is averaged exactly, only the reconstruction's is left."""
+    prior, measurements = FLAIR
+    measurements = Measurements((Channel.missing(), measurements.channels[1]))
+    problem, exact = Problem.of(measurements, (measurements.slices, *prior.shape)), prior.posterior(measurements)
+    first = torch.empty(16, *problem.shape, dtype=torch.float64)
+    x = MCS(20, solver="dpm", clamp=False, antithetic=False).sample(
+        prior, problem, VolumeNoise(prior.shape, dtype=torch.float64), 16, batch_size=64, first=first
+    )
+    by_samples, by_one_pass = (
+        float((mean[:, 0] - exact.mean[:, 0]).square().mean()) for mean in (x.mean(0), first.mean(0))
+    )
+    print(f"\nsquared error of the mean of 16: samples {by_samples:.2e}, first estimates {by_one_pass:.2e}")
+    assert by_one_pass < 0.6 * by_samples

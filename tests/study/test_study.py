@@ -369,6 +369,19 @@ def test_keys_that_the_sampler_does_not_listen_to_are_named(folder):
     assert ignored_keys(spec, resolve_sampler(spec, "per_modality")) == ("gamma", "zeta")
 
 
+@pytest.mark.parametrize(
+    "said, expected",
+    [
+        ({}, "samples"),
+        ({"mean": "one_pass"}, "one_pass"),
+        ({"mean": "one_pass", "samples": 1}, "samples"),
+        ({"mean": "one_pass", "name": "mds"}, "samples"),
+    ],
+)
+def test_which_mean_a_study_asks_for(folder, said, expected):
+    assert resolved(folder, sampler=said).mean == expected
+
+
 def test_one_pass_means_one_sample_where_the_study_does_not_ask_for_more(folder):
     settings = resolved(folder, sampler={"steps": 1})
     assert (settings.name, settings.steps, settings.samples) == ("mcs", 1, 1)

@@ -49,6 +49,19 @@ def test_it_ends_after_the_iterations_and_leaves_a_prior(first_run):
         assert torch.allclose(weight, ema[name], atol=2e-3), name  # half precision
 
 
+def test_weights_are_stored_in_eight_bits_when_that_is_asked_for(small_cohort, tmp_path):
+    run = workflow(
+        "train.json", datalist_file=str(small_cohort), output_dir=str(tmp_path), total_iterations=1, weight_bits=8
+    )
+    run.run()
+    stored = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert {value.dtype for value in stored.values() if value.dim() > 1} == {torch.int8}
+    before = (tmp_path / "model.pt").read_bytes()
+    run.finalize()  # the last step measures these very weights and writes the card alone
+    assert (tmp_path / "model.pt").read_bytes() == before
+    assert load_prior(tmp_path / "model.pt").card.calibration is not None
+
+
 def test_the_network_has_learned(first_run, small_cohort):
     assert [event.step for event in scalars(first_run, "loss")] == [20, 40]
     stack, settings = load_stack(), SMALL["network"]

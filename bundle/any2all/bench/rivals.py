@@ -86,10 +86,11 @@ def _uses_kspace(method: Method) -> bool:
 
 
 def _repeats(method: Method, methods: Sequence[Method]) -> bool:
-    """Whether an earlier method differs in its number of samples only."""
+    """Whether an earlier method differs in its number of samples or in their noise only."""
+    free = ("name", "samples", "slices", "antithetic")
 
     def cost(m: Method) -> dict[str, Any]:
-        return {key: value for key, value in m.settings().items() if key not in ("name", "samples", "slices")}
+        return {key: value for key, value in m.settings().items() if key not in free}
 
     return any(cost(m) == cost(method) for m in methods[: methods.index(method)])
 

@@ -18,6 +18,7 @@ from .calibration import Calibration
 from .network import LevelConditionedUNet
 from .schedule import Schedule, cosine_schedule
 from .selfcheck import SelfCheck
+from .weights import Bits, packed, unpacked
 
 Recipe = Literal["shared", "per_modality"]
 Prediction = Literal["eps", "v"]
@@ -204,7 +205,7 @@ def file_sha256(path: Path) -> str:
 def load_prior(
     model_file: str | Path, device: torch.device | str = "cpu", autocast: bool | None = None
 ) -> NetworkPrior:
-    """Load ``<name>.pt`` (plain half-precision state dict) with the ``<name>.json`` beside it.
+    """Load ``<name>.pt`` (plain state dict, in half precision or 8 bits) with the ``<name>.json`` beside it.
 
     The card of ``model.pt`` is ``prior.json``.
     Raises Any2allError when a file is missing, does not fit its card, or its checksum differs.
@@ -213,7 +214,7 @@ def load_prior(
     try:
         network = build_network(card.stack, card.network)
         state = torch.load(model_file, map_location="cpu", weights_only=True)
-        network.load_state_dict({name: value.float() for name, value in state.items()})
+        network.load_state_dict(unpacked(state))
     except (RuntimeError, TypeError, ValueError, AttributeError, EOFError, pickle.UnpicklingError) as error:
         raise _unusable("the weights do not fit the network that their card describes", model_file) from error
     return NetworkPrior(network, card, device, autocast)
@@ -250,12 +251,11 @@ def _unusable(message: str, file: Path) -> Any2allError:
     return Any2allError(message, key="prior", value=file.name, code="prior_unavailable")
 
 
-def save_prior(network: torch.nn.Module, card: PriorCard, model_file: str | Path) -> None:
-    """Write the state dict in half precision and the card beside it, checksum included."""
+def save_prior(network: torch.nn.Module, card: PriorCard, model_file: str | Path, bits: Bits = 16) -> None:
+    """Write the state dict in half precision, or in ``bits``, and the card beside it, checksum included."""
     model_file = Path(model_file)
     model_file.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    torch.save({name: w.half() if w.is_floating_point() else w for name, w in weights.items()}, model_file)
+    torch.save(packed(network.state_dict(), bits), model_file)
     card.sha256 = file_sha256(model_file)
     save_card(card, model_file)
 

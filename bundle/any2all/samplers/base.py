@@ -90,6 +90,7 @@ class Rows:
     noise: Callable[[], Tensor]
     past: Estimates
     solved: dict[int, Tensor] = field(default_factory=dict)
+    keep: Callable[[Tensor], None] | None = None
 
     def joined(self, x0: Tensor) -> Tensor:
         """x_0' with the channels that were solved as volumes in their place."""
@@ -116,6 +117,7 @@ class _Job:
     batch_size: int
     device: torch.device | str
     cancelled: Callable[[], bool] | None
+    first: Tensor | None = None
     pasts: dict[int, Estimates] = field(default_factory=dict)
 
     def batches(self, step: int) -> Iterator[tuple[slice, Rows]]:
@@ -124,12 +126,21 @@ class _Job:
             if step != START and self.cancelled is not None and self.cancelled():
                 raise Cancelled
             batch = slice(start, start + self.batch_size)
-            yield batch, self._rows(self.rows[batch], step, self.pasts.setdefault(start, []))
+            yield batch, self._rows(batch, step, self.pasts.setdefault(start, []))
 
-    def _rows(self, index: list[tuple[int, int]], step: int, past: Estimates) -> Rows:
+    def _rows(self, batch: slice, step: int, past: Estimates) -> Rows:
+        index = self.rows[batch]
         slices = torch.tensor([z for z, _ in index])
         given = self.problem.measurements.select(slices)
-        return Rows(slices, given, self.problem.by_slice, lambda: self.noise.draw(step, index).to(self.device), past)
+
+        def keep(estimate: Tensor) -> None:
+            self.first.view(len(self.rows), *estimate.shape[1:])[batch] = estimate.detach().cpu()
+
+        def noise() -> Tensor:
+            return self.noise.draw(step, index).to(self.device)
+
+        wanted = self.first is not None and step == 0
+        return Rows(slices, given, self.problem.by_slice, noise, past, keep=keep if wanted else None)
 
 
 class Sampler(ABC):
@@ -167,14 +178,16 @@ class Sampler(ABC):
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        first: Tensor | None = None,
     ) -> Tensor:
         """Draw ``samples`` volumes → (samples, Z, M, H, W) in the prior range.
 
         ``progress(done, total)`` counts network passes and never runs backwards. ``cancelled()`` is asked before every
-        batch of a step; Cancelled is raised when it says yes.
+        batch of a step; Cancelled is raised when it says yes. ``first`` is like what is returned and is filled with
+        the first step's estimates of x_0 (of a `VolumeSampler`).
         """
         every_row = [(z, sample) for sample in range(samples) for z in range(problem.shape[0])]
-        job = _Job(problem.to(device), noise, every_row, batch_size, device, cancelled)
+        job = _Job(problem.to(device), noise, every_row, batch_size, device, cancelled, first)
         pairs, undersampled = self.pairs(prior.schedule), bool(problem.consistency)
         costs = [self.passes_of_step(*pair, prior.schedule, undersampled) for pair in pairs]
         total, done = sum(costs) * len(every_row), 0
@@ -217,7 +230,14 @@ class VolumeSampler(Sampler):
         """The second half: x_{k_next} from x_k and the estimate, ``rows.solved`` in place of coupled channels."""
 
     def step(self, prior: Prior, x: Tensor, k: int, k_next: int, rows: Rows) -> Tensor:
-        return self.update(prior.schedule, x, self.estimate(prior, x, k, k_next, rows), k, k_next, rows)
+        return self.update(prior.schedule, x, self._estimate(prior, x, k, k_next, rows), k, k_next, rows)
+
+    def _estimate(self, prior: Prior, x: Tensor, k: int, k_next: int, rows: Rows) -> Tensor:
+        """`estimate`, shown to whoever wants to keep it."""
+        estimate = self.estimate(prior, x, k, k_next, rows)
+        if rows.keep is not None:
+            rows.keep(estimate)
+        return estimate
 
     def _advance(self, prior: Prior, x: Tensor, pair: Pair, job: _Job, number: int) -> Iterator[int]:
         if not job.problem.coupled:
@@ -225,7 +245,7 @@ class VolumeSampler(Sampler):
             return
         estimates = torch.empty_like(x)
         for batch, rows in job.batches(number):
-            estimates[batch] = self.estimate(prior, x[batch].to(job.device), *pair, rows).detach().cpu()
+            estimates[batch] = self._estimate(prior, x[batch].to(job.device), *pair, rows).detach().cpu()
             yield len(rows.slices)
         solved = {m: self._solved(prior, m, estimates[:, m], pair[0], job) for m in job.problem.coupled}
         for batch, rows in job.batches(number):

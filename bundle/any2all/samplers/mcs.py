@@ -101,24 +101,27 @@ class MCS(VolumeSampler):
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        first: Tensor | None = None,
     ) -> Tensor:
+        """See `Sampler.sample`. Where the stack is sampled twice, ``first`` is of the second time."""
         missing = set(problem.measurements.missing)
         missing &= missing if self.wanted is None else self.wanted
         again = self.refill and bool(problem.consistency and missing)
         steps, rows = len(self.pairs(prior.schedule)), samples * problem.shape[0]
-        first = rows * super().passes(prior.schedule, bool(problem.consistency), False)
-        total = first + steps * rows * again
+        once = rows * super().passes(prior.schedule, bool(problem.consistency), False)
+        total = once + steps * rows * again
 
         def report(before: int) -> Progress | None:
             return None if progress is None else lambda done, _: progress(before + done, total)
 
         noise = replace(noise, antithetic=self.antithetic)
-        x = super().sample(prior, problem, noise, samples, batch_size, device, report(0), cancelled)
+        of_once = None if again else first
+        x = super().sample(prior, problem, noise, samples, batch_size, device, report(0), cancelled, of_once)
         for k in range(samples * again):
             given = problem.with_reconstructed(x[k])
             own = replace(noise, subject=f"{noise.subject}/refill", first_sample=noise.first_sample + k)
-            before = first + k * steps * problem.shape[0]
-            x[k] = super().sample(prior, given, own, 1, batch_size, device, report(before), cancelled)[0]
+            before, own_first = once + k * steps * problem.shape[0], None if first is None else first[k : k + 1]
+            x[k] = super().sample(prior, given, own, 1, batch_size, device, report(before), cancelled, own_first)[0]
         return x
 
     def estimate(self, prior: Prior, x: Tensor, k: int, k_next: int, rows: Rows) -> Tensor:

@@ -95,6 +95,11 @@ class SamplerDocument(_Document):
     weights: dict[str, Annotated[float, Field(ge=0)]] | None = Field(None, description="per modality, for mps")
     faithful: bool | None = None
     consistency: Literal["calibrated", "moment"] | None = None
+    mean: Literal["samples", "one_pass"] | None = Field(
+        None,
+        description="what the image of a missing modality is: the mean of its samples (default), or of mcs the mean of "
+        "the network's one-pass estimates, given every image and every sample's reconstructions",
+    )
 
 
 class StudyDocument(_Document):

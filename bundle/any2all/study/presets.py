@@ -28,6 +28,7 @@ class SamplerSettings:
     weights: dict[str, float]
     faithful: bool
     consistency: Literal["calibrated", "moment"]
+    mean: Literal["samples", "one_pass"] = "samples"
 
 
 PRESETS: dict[str, tuple[int, int, Literal["calibrated", "moment"]]] = {  # mcs steps, samples, consistency
@@ -42,7 +43,7 @@ SAMPLERS = ("mcs", "mds", "mps")  # of the prior
 USED_BY = {  # keys that not every sampler listens to
     "mps": {"steps", "zeta", "weights"},
     "mds": {"steps", "eta", "eta_convention", "gamma", "faithful"},
-    "mcs": {"steps", "eta", "consistency"},
+    "mcs": {"steps", "eta", "consistency", "mean"},
     "cdm": set(),
 }
 
@@ -92,11 +93,11 @@ def preset_settings(preset: str, one_pass: bool, said: SamplerDocument | None = 
         steps = 1
     if said.steps == 1:
         samples = 1
-    name = said.name or "mcs"
+    name, samples = said.name or "mcs", _or(said.samples, samples)
     return SamplerSettings(
         name=name,
         steps=_or(said.steps, PAPER_STEPS.get(name, steps)),
-        samples=_or(said.samples, samples),
+        samples=samples,
         seed=_or(said.seed, 0),
         eta=_or(said.eta, 0.85),
         eta_convention=said.eta_convention or ("ddim" if name == "mcs" else "dds"),
@@ -105,6 +106,7 @@ def preset_settings(preset: str, one_pass: bool, said: SamplerDocument | None = 
         weights=dict(said.weights or {}),
         faithful=_or(said.faithful, False),
         consistency=said.consistency or consistency,
+        mean=(said.mean if name == "mcs" and samples > 1 else None) or "samples",
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from ..diffusion.calibration import measure_calibration
-from ..diffusion.prior import NetworkPrior, PriorCard, file_sha256, load_prior, save_prior
+from ..diffusion.prior import NetworkPrior, PriorCard, file_sha256, load_prior, save_card
 from ..diffusion.selfcheck import SelfCheck, fit_self_check, slices_to_check
 from .cohort import validation_slices as rendered_slices
 from .datasets import load_fitted_stack
@@ -74,7 +74,7 @@ def finish_prior(
         card.training["file_sha256"] = sorted(file_sha256(Path(file)) for file in training_files)
     if training_set is not None:
         np.save(mean_image_file(model_file), mean_image(training_set).numpy().astype(np.float16))
-    save_prior(prior.network, card, model_file)
+    save_card(card, model_file)
     return card
 
 

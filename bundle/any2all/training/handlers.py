@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
 from ..diffusion.prior import PriorCard, save_prior
+from ..diffusion.weights import Bits
 from ..errors import Any2allError
 from .engine import AFTER_STEP
 
@@ -220,12 +221,16 @@ class Curves:
 class ReleasePrior:
     """Writes the EMA as a prior (weights and card) at the end of every epoch and of the run.
 
-    ``batch_size``: stacks of one iteration, of all mini-batches and ranks together.
+    Args:
+        batch_size: stacks of one iteration, of all mini-batches and ranks together.
+        bits: of each weight as it is written, 8 or 16 (see `diffusion.weights`).
     """
 
-    def __init__(self, ema: EMA, card: PriorCard, clock: Clock, model_file: str | Path, batch_size: int) -> None:
+    def __init__(
+        self, ema: EMA, card: PriorCard, clock: Clock, model_file: str | Path, batch_size: int, bits: Bits = 16
+    ) -> None:
         self.ema, self.card, self.clock = ema, card, clock
-        self.model_file, self.batch_size = Path(model_file), batch_size
+        self.model_file, self.batch_size, self.bits = Path(model_file), batch_size, bits
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED | Events.COMPLETED, self)
@@ -237,4 +242,4 @@ class ReleasePrior:
             minutes=round(self.clock.seconds / 60, 1),
             torch_version=torch.__version__,
         )
-        save_prior(self.ema.averaged.module, self.card, self.model_file)
+        save_prior(self.ema.averaged.module, self.card, self.model_file, self.bits)
