@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .cdm.cost import expected_seconds as seconds_of_cdm
 from .cdm.predictor import CDM
-from .diffusion.prior import NetworkPrior
+from .diffusion.prior import SLICE_CORRELATION, NetworkPrior
 from .forecast import Forecast, expected_seconds
 from .frame import Frame
 from .run import Run
@@ -18,10 +18,6 @@ from .samplers import build_sampler
 from .samplers.base import Problem
 from .samplers.noise import VolumeNoise
 from .study import SamplerSettings, StudySpec, for_coupled_slices, resolve_sampler
-
-# Of the noise of slices that are as far apart as the prior's own (see the model card); of the network's errors as well:
-# a thick T2FLAIR gains 0.6 dB over errors that are taken for independent.
-SLICE_CORRELATION = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +90,10 @@ def given_images(problem: Problem) -> Tensor:
 
 
 def slice_correlation(frame: Frame, slice_mm: float) -> float:
-    """Of the noise of neighbouring slices of a frame; ``slice_mm`` is how far apart they were in training."""
+    """Of the network's errors in neighbouring slices of a frame; ``slice_mm`` is how far apart they were in training.
+
+    A thick T2FLAIR gains 0.6 dB over errors that are taken for independent.
+    """
     return SLICE_CORRELATION ** (frame.grid.spacing_mm[0] / slice_mm)
 
 
@@ -140,7 +139,7 @@ class PriorFilling:
     def draw(self, problem: Problem, frame: Frame, run: Run) -> Drawn:
         prior, settings = self.prior, self.settings
         sampler = build_sampler(settings, prior.stack, self.spec.outputs)
-        rho = slice_correlation(frame, prior.card.spacing_mm[2])
+        rho = prior.card.noise_correlation(frame.grid.spacing_mm[0])
         noise = VolumeNoise(problem.shape[1:], settings.seed, self.spec.subject, rho, frame.first_slice)
         by_one_pass = settings.mean == "one_pass" and settings.samples > 1
         first = torch.empty(settings.samples, *problem.shape) if by_one_pass else None

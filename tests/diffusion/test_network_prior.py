@@ -108,6 +108,13 @@ def test_x0_hat_keeps_a_clean_channel_and_lets_gradients_through(tmp_path):
     assert float(gradient[:, 0].abs().max()) > 0
 
 
+def test_noise_of_slices_is_as_alike_as_the_card_says_at_any_distance():
+    said = card(slice_correlation={"CT": 0.5})
+    assert said.noise_correlation() == pytest.approx((0.6, 0.6, 0.6, 0.6, 0.5, 0.6))
+    assert said.noise_correlation(10.0)[4] == pytest.approx(0.25)  # twice the prior's 5 mm
+    assert PriorCard.from_json(said.to_json()).slice_correlation == {"CT": 0.5}
+
+
 def test_damaged_or_foreign_files_are_refused_in_words(tmp_path):
     model_file = tmp_path / "model.pt"
     with pytest.raises(Any2allError, match="prior file not found.*model.pt"):

@@ -80,3 +80,13 @@ def test_samples_keep_their_spread_and_take_over_the_correlation():
     assert float(smooth.std()) == pytest.approx(float(rough.std()), rel=0.03)
     assert correlation(smooth[:-1], smooth[1:]) == pytest.approx(0.8, abs=0.03)
     assert abs(correlation(rough[:-1], rough[1:])) < 0.03
+
+
+def test_channels_may_differ_in_their_correlation():
+    rho = (0.0, 0.8)
+    zeta = VolumeNoise((2, 64, 64), rho=rho).draw(0, [(z, 0) for z in range(6)])
+    for m, expected in enumerate(rho):
+        measured = (zeta[1:, m] * zeta[:-1, m]).mean()
+        assert float(measured) == pytest.approx(expected, abs=0.03)
+    alone = VolumeNoise((2, 64, 64), rho=0.8).draw(0, [(z, 0) for z in range(6)])
+    torch.testing.assert_close(zeta[:, 1], alone[:, 1])

@@ -23,6 +23,7 @@ from .weights import Bits, packed, unpacked
 Recipe = Literal["shared", "per_modality"]
 Prediction = Literal["eps", "v"]
 FALLBACK_SIGNAL_VARIANCE = 0.25
+SLICE_CORRELATION = 0.6  # of the noise of neighbouring slices, where a prior's card says nothing
 
 
 class Prior(Protocol):
@@ -63,8 +64,9 @@ class PriorCard:
     ``matrix`` (H, W) and ``spacing_mm`` (H, W, slice) are the grid the prior was trained on; ``stack`` holds the
     normalisation constants that inference must use; ``detail_mse`` is r_u² of METHOD §4 per modality.
     ``std_scale[role][modality]`` is the factor on the std of MCS samples with which 90 % intervals hold 90 % of the
-    truth on validation heads; roles are ``reconstructed`` and ``synthetic``. ``selfcheck`` is what the self-check of
-    given images tolerates; without it there is none.
+    truth on validation heads; roles are ``reconstructed`` and ``synthetic``. ``slice_correlation`` is, per modality,
+    the correlation of the noise of neighbouring slices with which single samples of it flicker as the truth does.
+    ``selfcheck`` is what the self-check of given images tolerates; without it there is none.
     """
 
     version: str
@@ -77,6 +79,7 @@ class PriorCard:
     calibration: Calibration | None = None
     detail_mse: dict[str, float] = field(default_factory=dict)
     std_scale: dict[str, dict[str, float]] = field(default_factory=dict)
+    slice_correlation: dict[str, float] = field(default_factory=dict)
     selfcheck: SelfCheck | None = None
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str | None = None
@@ -84,6 +87,11 @@ class PriorCard:
     def std_factor(self, modality: str, measured: bool) -> float:
         """The factor of ``std_scale``; 1 where none was measured."""
         return self.std_scale.get("reconstructed" if measured else "synthetic", {}).get(modality, 1.0)
+
+    def noise_correlation(self, distance_mm: float | None = None) -> tuple[float, ...]:
+        """Of the noise of slices so far apart (by default the prior's own spacing), for each modality of the stack."""
+        power = 1.0 if distance_mm is None else distance_mm / self.spacing_mm[2]
+        return tuple(self.slice_correlation.get(name, SLICE_CORRELATION) ** power for name in self.stack.names)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -98,6 +106,7 @@ class PriorCard:
             "training": self.training,
             "detail_mse": self.detail_mse,
             "std_scale": self.std_scale,
+            "slice_correlation": self.slice_correlation,
             "selfcheck": self.selfcheck.to_json() if self.selfcheck else None,
             "calibration": self.calibration.to_json() if self.calibration else None,
         }
@@ -116,6 +125,7 @@ class PriorCard:
             calibration=Calibration.from_json(calibration) if calibration else None,
             detail_mse=document.get("detail_mse", {}),
             std_scale=document.get("std_scale", {}),
+            slice_correlation=document.get("slice_correlation", {}),
             selfcheck=SelfCheck.from_json(selfcheck) if selfcheck else None,
             training=document.get("training", {}),
             sha256=document.get("sha256"),

@@ -183,7 +183,10 @@ class Evaluation:
         simulation = trial.task.simulation_of(self.simulation)
         prior, cdm = getattr(trial.peer, "prior", self.prior), getattr(trial.peer, "cdm", None)
         trained = [cdm.card.sha256] if cdm else [prior.card.sha256, prior.card.to_json()["calibration"]]
-        return fingerprint(trial.method.settings(), task, trained, simulation, trial.cases.origin, self.seed)
+        settings = trial.method.settings()
+        if trial.method.rho == "prior":
+            settings["rho"] = trial.peer.rho
+        return fingerprint(settings, task, trained, simulation, trial.cases.origin, self.seed)
 
     def _acquisitions(self, trial: Trial) -> dict[str, Any]:
         # all slices are acquired, then some chosen: a slice's noise is the same for every method

@@ -314,14 +314,14 @@ class SampledPeer:
         name: of the row.
         prior, sampler: what is compared.
         batch_size: rows (slice of a sample) that the network sees at once; changes nothing in the result.
-        rho: correlation of the noise of neighbouring slices.
+        rho: correlation of the noise of neighbouring slices, of all channels or of each.
     """
 
     name: str
     prior: NetworkPrior
     sampler: Sampler
     batch_size: int = 24
-    rho: float = 0.0
+    rho: float | tuple[float, ...] = 0.0
 
     @property
     def capabilities(self) -> Capabilities:

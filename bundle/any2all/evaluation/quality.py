@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..scores.flicker import flicker_scores
 from ..scores.text import markdown_table
 from ..scores.uncertainty import coverage, error_by_std, is_monotone, rank_correlation, spread_ratio
 from .alarms import PROPER, alarm_rates
 from .cases import Cases
-from .flicker import flicker_scores
 from .lesions import lesion_scores
 from .predictions import Prediction
 from .regions import amyloid_coverage, cortical_suvr, ct_scores, head_of_labels, pet_scores
@@ -207,8 +207,9 @@ def flicker(results: Results) -> Section | None:
     if not rows:
         return None
     header = ["block", "target", "from", "method", "single samples", "mean of 4", "correlation", "of z-differences"]
-    rho = next((m.rho for m in results.evaluation.methods if m.name == COHERENT), None)
-    note = f"Noise correlated along z by {rho} from slice to slice (coherent), and not (independent)."
+    card = results.evaluation.prior.card
+    rho = ", ".join(f"{name} {value:.2f}" for name, value in zip(card.stack.names, card.noise_correlation()))
+    note = f"Noise correlated from slice to slice as the prior's card says ({rho}; coherent), and not (independent)."
     table = markdown_table(header, rows)
     return Section("Flicker between 12 neighbouring slices", tuple(verdicts), (note, table))
 

@@ -54,8 +54,9 @@ class Roster:
         Raises LeftOutError where what it needs is not there, Any2allError where it cannot be used.
         """
         if method.sampler is not None:
-            sampler = method.build_sampler(self.prior.stack)
-            return SampledPeer(method.name, self.prior_of(method), sampler, self.batch_size, method.rho)
+            sampler, prior = method.build_sampler(self.prior.stack), self.prior_of(method)
+            rho = prior.card.noise_correlation() if method.rho == "prior" else method.rho
+            return SampledPeer(method.name, prior, sampler, self.batch_size, rho)
         builders: dict[str, Callable[[Method], Peer]] = {
             MEAN_IMAGE: self._mean_image,
             MatchedCopy.name: lambda _: self._matched_copy,

@@ -94,7 +94,7 @@ class Method:
         steps, samples, eta, eta_convention, gamma, zeta, weights, faithful, consistency, solver, antithetic: see
             `samplers`; None is the sampler's own default.
         steps, zeta, weight, lamda: of deepinv's samplers, see `deepinv_peers`; None is deepinv's own default.
-        rho: correlation of the noise of neighbouring slices, see `samplers.noise`.
+        rho: correlation of the noise of neighbouring slices, see `samplers.noise`; ``prior``: as the prior's card says.
         slices: try on so many of the slices only, from the middle of the set; None: on all.
         tasks: try on the tasks of these names only; None: on all that apply.
         applies: to all tasks, to those with raw data, or to those with images only.
@@ -118,7 +118,7 @@ class Method:
     consistency: Literal["calibrated", "moment"] | None = None
     solver: Literal["ddim", "dpm"] | None = None
     antithetic: bool | None = None
-    rho: float = 0.0
+    rho: float | Literal["prior"] = 0.0
     slices: int | None = None
     tasks: tuple[str, ...] | None = None
     applies: Applies = "all"

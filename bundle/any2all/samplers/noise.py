@@ -11,7 +11,6 @@ odd in the noise.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -29,7 +28,7 @@ class VolumeNoise:
         shape: (M, H, W) of one slice.
         seed: the study's seed.
         subject: the subject's name; other subjects draw other noise from the same seed.
-        rho: correlation of neighbouring slices, 0 ≤ ρ < 1.
+        rho: correlation of neighbouring slices, 0 ≤ ρ < 1; one for all channels, or one for each.
         first_slice: which slice of the volume row index 0 is; a subset of slices draws what the whole volume would.
         first_sample: which sample row index 0 is, likewise.
         antithetic: sample 2i + 1 draws the negative of what sample 2i draws.
@@ -39,7 +38,7 @@ class VolumeNoise:
     shape: tuple[int, int, int]
     seed: int = 0
     subject: str = ""
-    rho: float = 0.0
+    rho: float | tuple[float, ...] = 0.0
     first_slice: int = 0
     first_sample: int = 0
     antithetic: bool = False
@@ -56,13 +55,14 @@ class VolumeNoise:
         return -self._correlated(step, z, sample - 1) if second else self._correlated(step, z, sample)
 
     def _correlated(self, step: int, z: int, sample: int) -> Tensor:
-        if self.rho == 0.0:
+        rho = torch.tensor(self.rho, dtype=torch.float32).reshape(-1, 1, 1)
+        if not rho.any():
             return self._white(step, z, sample)
         last_step, last_z, zeta = self._last.get(sample, (None, -1, None))
         if last_step != step or last_z > z:
             last_z, zeta = 0, self._white(step, 0, sample)
         for slice_index in range(last_z + 1, z + 1):
-            zeta = self.rho * zeta + math.sqrt(1 - self.rho**2) * self._white(step, slice_index, sample)
+            zeta = rho * zeta + (1 - rho.square()).sqrt() * self._white(step, slice_index, sample)
         self._last[sample] = (step, z, zeta)
         return zeta
 

@@ -142,12 +142,15 @@ def validation_slices(
     spacing_mm: Sequence[float],
     slices: int = 6,
     seeds: Sequence[int] = (0,),
+    positions_mm: Sequence[float] | None = None,
 ) -> Tensor:
     """Complete slices (len(seeds) * slices, M, H, W) in the prior range of a validation head, evenly through its brain.
 
     Each seed is another rendering of the head: contrast, lesions, pose and amyloid status are drawn anew.
+    ``positions_mm``: where else its slices lie, upward from the head's centre.
     """
     head = load_head_labels(head_file)
-    positions = tuple(torch.linspace(-36, 54, slices, dtype=torch.float64).tolist())
+    evenly = torch.linspace(-36, 54, slices, dtype=torch.float64).tolist()
+    positions = tuple(evenly if positions_mm is None else positions_mm)
     grid = RenderGrid(tuple(matrix), tuple(spacing_mm[:2]), positions, spacing_mm[2])
     return torch.cat([to_prior_range(render(head, draw_parameters(seed), grid, stack), stack) for seed in seeds])

@@ -13,6 +13,7 @@ from torch.utils.data import IterableDataset
 from ..diffusion.calibration import measure_calibration
 from ..diffusion.prior import NetworkPrior, PriorCard, file_sha256, load_prior, save_card
 from ..diffusion.selfcheck import SelfCheck, fit_self_check, slices_to_check
+from .coherence import measure_slice_correlation
 from .cohort import validation_slices as rendered_slices
 from .datasets import load_fitted_stack
 from .detail import measure_detail
@@ -57,8 +58,9 @@ def finish_prior(
         validation_slices: complete slices (B, M, H, W) in the prior range, none of them trained on; None leaves the
             prior without a calibration, and `default_error_variance` stands in.
         training_set: for the mean training image; None keeps the one that is there.
-        validation_head: label map on which r_u² of the final solve is measured (`measure_detail`), and the limits of
-            the self-check (`measure_self_check`); None skips both, and the factors on the std (`measure_std_scale`).
+        validation_head: label map on which r_u² of the final solve is measured (`measure_detail`), how alike the noise
+            of neighbouring slices must be (`measure_slice_correlation`), and the limits of the self-check
+            (`measure_self_check`); None skips these, and the factors on the std (`measure_std_scale`).
         validation_entries: real stacks that are kept apart (modality → file), which the self-check must pass.
         training_files: images trained on; their checksums let inference say when its input is one of them.
     """
@@ -69,6 +71,7 @@ def finish_prior(
         if validation_head is not None:
             card.detail_mse = measure_detail(prior, validation_head)
             card.std_scale = measure_std_scale(prior, validation_slices)
+            card.slice_correlation = measure_slice_correlation(prior, validation_head)
             card.selfcheck = measure_self_check(prior, validation_head, validation_entries)
     if training_files:
         card.training["file_sha256"] = sorted(file_sha256(Path(file)) for file in training_files)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from any2all.evaluation.flicker import correlation, flicker_scores, z_correlation, z_flicker
+from any2all.scores.flicker import correlation, flicker_scores, z_correlation, z_flicker
 from scipy import stats
 
 SHAPE = (12, 40, 40)
