@@ -20,19 +20,6 @@ from .samplers.noise import VolumeNoise
 from .study import SamplerSettings, StudySpec, for_coupled_slices, resolve_sampler
 
 
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """What was drawn of the frame's slices, in u.
-
-    Attributes:
-        samples: (K, Z, M, H, W).
-        mean: (Z, M, H, W), to be taken for missing images in place of the samples' mean; None: that one is.
-    """
-
-    samples: Tensor
-    mean: Tensor | None = None
-
-
 class Filling(Protocol):
     """A study's settings and the networks that follow them.
 
@@ -60,8 +47,8 @@ class Filling(Protocol):
     def forecast(self, problem: Problem, run: Run) -> Forecast:
         """What `draw` will do and how long it should take."""
 
-    def draw(self, problem: Problem, frame: Frame, run: Run) -> Drawn:
-        """The frame's slices filled. Raises Cancelled when that was asked for."""
+    def draw(self, problem: Problem, frame: Frame, run: Run) -> Tensor:
+        """Samples (K, Z, M, H, W) in u of the frame's slices. Raises Cancelled when that was asked for."""
 
 
 def filling_of(spec: StudySpec, prior: NetworkPrior, run: Run) -> Filling:
@@ -136,13 +123,11 @@ class PriorFilling:
         )
         return Forecast(headline(self.settings), slices, seconds)
 
-    def draw(self, problem: Problem, frame: Frame, run: Run) -> Drawn:
+    def draw(self, problem: Problem, frame: Frame, run: Run) -> Tensor:
         prior, settings = self.prior, self.settings
         sampler = build_sampler(settings, prior.stack, self.spec.outputs)
         rho = prior.card.noise_correlation(frame.grid.spacing_mm[0])
         noise = VolumeNoise(problem.shape[1:], settings.seed, self.spec.subject, rho, frame.first_slice)
-        by_one_pass = settings.mean == "one_pass" and settings.samples > 1
-        first = torch.empty(settings.samples, *problem.shape) if by_one_pass else None
         x = sampler.sample(
             prior,
             problem,
@@ -152,10 +137,8 @@ class PriorFilling:
             device=prior.device,
             progress=lambda done, total: run.report("sampling", done, total),
             cancelled=run.cancelled,
-            first=first,
         )
-        mean = None if first is None else ((first.mean(0) + 1) / 2).clamp(0, 1)
-        return Drawn((x + 1) / 2, mean)
+        return (x + 1) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +168,7 @@ class CDMFilling:
         seconds = seconds_of_cdm(self.cdm, (matrix[0], matrix[1]), given, slices * self.settings.samples)
         return Forecast(headline(self.settings), slices, seconds)
 
-    def draw(self, problem: Problem, frame: Frame, run: Run) -> Drawn:
+    def draw(self, problem: Problem, frame: Frame, run: Run) -> Tensor:
         x = self.cdm.predict(
             given_images(problem),
             problem.measurements.available,
@@ -197,7 +180,7 @@ class CDMFilling:
             progress=lambda done, total: run.report("sampling", done, total),
             cancelled=run.cancelled,
         )
-        return Drawn((x + 1) / 2)
+        return (x + 1) / 2
 
 
 def origin_of(prior: NetworkPrior) -> dict[str, Any]:

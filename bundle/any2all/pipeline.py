@@ -13,7 +13,7 @@ from typing import Any
 from . import __version__
 from .diffusion.prior import NetworkPrior, file_sha256
 from .diffusion.selfcheck import Report, check_images, slices_to_check
-from .filling import Drawn, Filling, filling_of, given_images, headline, origin_of, slice_correlation
+from .filling import Filling, filling_of, given_images, headline, origin_of, slice_correlation
 from .frame import Frame, expected_shape, lay_frame, measure
 from .geometry import Volume, read_volume
 from .inputs import Inputs, aligned, read_inputs, with_thin_slices
@@ -69,7 +69,7 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
     if run.announce is not None:
         run.announce(filling.forecast(problem, run))
     with run.stage("sampling"):
-        drawn = filling.draw(problem, frame, run)
+        samples = filling.draw(problem, frame, run)
     with run.stage("restoring"):
         restoring = Restoring(
             inputs,
@@ -81,7 +81,7 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
             (filling.settings.seed, spec.subject),
             calibrated_std=filling.calibrated_std,
         )
-        outputs = [restored(name, drawn, restoring) for name in spec.outputs]
+        outputs = [restoring.output(name, samples[:, :, prior.stack.index(name)]) for name in spec.outputs]
     with run.stage("scores"):
         outputs = [scored(output, inputs, prior, run) for output in outputs]
     return Result(
@@ -96,12 +96,6 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
         headline=headline(filling.settings),
         self_check=check.to_json(),
     )
-
-
-def restored(name: str, drawn: Drawn, restoring: Restoring) -> ModalityResult:
-    """One modality of what was drawn, back on the reference grid."""
-    m = restoring.stack.index(name)
-    return restoring.output(name, drawn.samples[:, :, m], None if drawn.mean is None else drawn.mean[:, m])
 
 
 def self_check(problem: Problem, frame: Frame, prior: NetworkPrior, run: Run) -> Report:

@@ -47,11 +47,8 @@ class Restoring:
     draws: tuple[int, str] = (0, "")
     calibrated_std: bool = False
 
-    def output(self, name: str, samples: Tensor, mean: Tensor | None = None) -> ModalityResult:
-        """One output from its samples (K, Z, H, W) in u on the frame's grid.
-
-        ``mean`` (Z, H, W), likewise, stands for their mean where nothing of the modality was measured.
-        """
+    def output(self, name: str, samples: Tensor) -> ModalityResult:
+        """One output from its samples (K, Z, H, W) in u on the frame's grid."""
         raw = next((r for r in self.inputs.raw if r.name == name), None)
         degraded = next((image for image in self.inputs.degraded if image.name == name), None)
         modality, measured = self.stack[name], raw or degraded
@@ -64,14 +61,10 @@ class Restoring:
             moments.add(volume.data)
             if self.keep_samples:
                 kept.append(volume)
-        if mean is not None and measured is None:
-            center = self._in_units(mean.numpy(), self.frame.grid, modality, scale).data
-        else:
-            center = moments.mean
         return ModalityResult(
             name=name,
             role="reconstructed" if measured else "synthetic",
-            mean=Volume(center, grid),
+            mean=Volume(moments.mean, grid),
             std=None if moments.std is None else Volume(factor * moments.std, grid),
             std_scale=factor,
             samples=tuple(kept),

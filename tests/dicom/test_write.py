@@ -12,7 +12,6 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from any2all.dicom import find_series, recognise, studies_from, write, write_dicom
-from any2all.dicom.attributes import Derived
 from any2all.dicom.values import as_slices, decimal, to_stored
 from any2all.errors import Any2allError
 from any2all.geometry import Grid, Volume, read_volume
@@ -340,16 +339,3 @@ def test_axial_and_other_slices_have_their_usual_display():
     assert np.allclose(as_slices(sagittal).orientation, [0, 1, 0, 0, 0, -1])
     coronal = Volume(np.zeros((4, 5, 6)), Grid((4, 5, 6), np.diag([1.0, 5.0, 1.0, 1.0])))
     assert np.allclose(as_slices(coronal).orientation, [1, 0, 0, 0, 0, -1])
-
-
-@pytest.mark.parametrize(
-    "statistic, mean_of, words",
-    [
-        ("mean", "samples", ": mean of samples, in HU"),
-        ("mean", "one-pass estimates", ": mean of one-pass estimates, in HU"),
-        ("std", "one-pass estimates", ": standard deviation of samples, in HU"),
-    ],
-)
-def test_a_series_says_what_its_mean_is_the_mean_of(statistic, mean_of, words):
-    said = Derived("CT", "CT", statistic, "synthetic", "HU", "any2all", "prior", "1", "0", "mcs", 1, mean_of)
-    assert words in said.derivation

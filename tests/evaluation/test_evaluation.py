@@ -20,7 +20,7 @@ from any2all.evaluation.ranks import Ranks
 from any2all.evaluation.records import Record
 from any2all.evaluation.report import notes, publish
 from any2all.evaluation.results import BEST, Results
-from any2all.evaluation.rivalry import against_mps, against_regression, more_is_better
+from any2all.evaluation.rivalry import CENTRED, against_mps, against_regression, centring, more_is_better
 from any2all.evaluation.tasks import Method, Task, changed, chosen
 from any2all.evaluation.tune import variations
 from any2all.stack import load_stack
@@ -297,6 +297,17 @@ def test_one_pass_is_held_to_a_regression_network(tiny_prior):
     scores = {("T1", "CT", "mcs-1"): [1.2e-3] * 6, ("T1", "CT", "regression"): [1e-3] * 6}
     section = against_regression(invented(tiny_prior, scores))
     assert not section.verdicts[0].holds and "-0.79 dB" in section.verdicts[0].measured
+
+
+def test_centred_means_stand_beside_plain_ones(tiny_prior):
+    plain, centred = ("T1", "CT", BEST), ("T1", "CT", CENTRED)
+    section = centring(
+        invented(tiny_prior, {plain: [1e-3] * 6, centred: [1.01e-3] * 6, ("T1", "CT", "mcs-1"): [2e-3] * 6})
+    )
+    assert section.verdicts[0].holds and "-0.04 dB over 1 tasks" in section.verdicts[0].measured
+    assert "26.99" in section.body[1] and "n/a" in section.body[1]  # one pass; no regression was tried
+    assert not centring(invented(tiny_prior, {plain: [1e-3] * 6, centred: [1.1e-3] * 6})).verdicts[0].holds
+    assert centring(invented(tiny_prior, {plain: [1e-3] * 6})) is None
 
 
 def test_settings_to_try_are_every_combination():

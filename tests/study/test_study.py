@@ -372,14 +372,15 @@ def test_keys_that_the_sampler_does_not_listen_to_are_named(folder):
 @pytest.mark.parametrize(
     "said, expected",
     [
-        ({}, "samples"),
-        ({"mean": "one_pass"}, "one_pass"),
-        ({"mean": "one_pass", "samples": 1}, "samples"),
-        ({"mean": "one_pass", "name": "mds"}, "samples"),
+        ({}, 0.5),
+        ({"centre": 0}, 0.0),
+        ({"centre": 1}, 1.0),
+        ({"centre": 1, "samples": 1}, 0.0),
+        ({"centre": 1, "name": "mds"}, 0.0),
     ],
 )
-def test_which_mean_a_study_asks_for(folder, said, expected):
-    assert resolved(folder, sampler=said).mean == expected
+def test_how_far_samples_are_centred(folder, said, expected):
+    assert resolved(folder, sampler=said).centre == expected
 
 
 def test_one_pass_means_one_sample_where_the_study_does_not_ask_for_more(folder):

@@ -12,10 +12,10 @@ from any2all.training.coherence import TRIED, measure_slice_correlation, settled
 @pytest.mark.parametrize(
     "flicker, expected",
     [
-        ((1.3, 1.1, 0.9, 0.7), 0.55),  # halfway between 0.4 and 0.7
-        ((0.9, 0.8, 0.7, 0.6), 0.0),  # never enough: independent slices are nearest
-        ((1.9, 1.7, 1.5, 1.2), 0.9),  # always too much
-        ((1.2, 1.25, 1.0, 0.8), 0.7),  # noise of the measurement makes no second answer
+        ((1.3, 1.1, 0.9), 0.7),  # halfway between 0.5 and 0.9
+        ((0.9, 0.8, 0.7), 0.0),  # never enough: independent slices are nearest
+        ((1.9, 1.5, 1.2), 0.9),  # always too much
+        ((1.2, 1.25, 1.0), 0.9),  # noise of the measurement makes no second answer
     ],
 )
 def test_the_correlation_is_where_flicker_is_the_truths(flicker, expected):
@@ -39,7 +39,7 @@ def test_every_modality_gets_its_own(tiny_prior, monkeypatch):
     monkeypatch.setattr(coherence, "_flicker", sampled)
     found = measure_slice_correlation(tiny_prior, "head.nii.gz")
     assert set(found) == set(wanted)
-    assert all(found[name] == pytest.approx(wanted[name], abs=0.03) for name in found), found
+    assert all(found[name] == pytest.approx(wanted[name], abs=0.05) for name in found), found
 
 
 def test_flicker_falls_with_the_correlation(tiny_prior):

@@ -87,7 +87,7 @@ def _uses_kspace(method: Method) -> bool:
 
 def _repeats(method: Method, methods: Sequence[Method]) -> bool:
     """Whether an earlier method differs in its number of samples or in their noise only."""
-    free = ("name", "samples", "slices", "antithetic")
+    free = ("name", "samples", "slices", "antithetic", "centre")
 
     def cost(m: Method) -> dict[str, Any]:
         return {key: value for key, value in m.settings().items() if key not in free}

@@ -33,7 +33,6 @@ class Derived:
         modality: of DICOM: MR, CT or PT.
         name: of the stack, such as T2FLAIR.
         statistic: mean or std.
-        mean_of: what a mean is the mean of: ``samples``, or ``one-pass estimates``.
         role: synthetic or reconstructed.
         network: what made it, ``prior`` or ``cdm``.
         prior_version, prior_sha256: of its weights.
@@ -52,7 +51,6 @@ class Derived:
     prior_sha256: str
     sampler: str
     number: int
-    mean_of: str = "samples"
 
     @property
     def description(self) -> str:
@@ -62,7 +60,7 @@ class Derived:
     @property
     def derivation(self) -> str:
         """Derivation Description."""
-        what = "standard deviation of samples" if self.statistic == "std" else f"mean of {self.mean_of}"
+        what = "standard deviation of samples" if self.statistic == "std" else "mean of samples"
         how = "filled in without any data of this modality" if self.role == "synthetic" else "from undersampled data"
         who = "a diffusion prior" if self.network == "prior" else self.network
         return f"{self.name}, {how} by {who} ({self.sampler}): {what}, in {self.units}. An estimate, not for diagnosis."

@@ -153,7 +153,6 @@ def _derived(file: Path, name: str, output: dict[str, Any], stack: Stack, index:
         raise Any2allError("this file does not carry its origin, so it is no result", key="results", value=file.name)
     prior, sampler = origin.get("prior") or {}, origin.get("sampler") or {}
     modality = name.removesuffix("_std")
-    one_pass = output["role"] == "synthetic" and sampler.get("mean") == "one_pass"
     return Derived(
         modality=modality_of(stack[modality].kind),
         name=modality,
@@ -166,7 +165,6 @@ def _derived(file: Path, name: str, output: dict[str, Any], stack: Stack, index:
         prior_sha256=str(prior.get("sha256", "unknown")),
         sampler=", ".join(f"{key} {sampler[key]}" for key in ("name", "steps", "samples", "seed") if key in sampler),
         number=series_number(index),
-        mean_of="one-pass estimates" if one_pass else "samples",
     )
 
 

@@ -22,6 +22,7 @@ SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
     rivalry.more_is_better,
     rivalry.against_mps,
     rivalry.against_regression,
+    rivalry.centring,
     rivalry.against_shared,
     rivalry.against_wavelets,
     realism.against_every_peer,

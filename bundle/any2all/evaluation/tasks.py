@@ -91,8 +91,8 @@ class Method:
         peer: one of `PEERS`, or None for a sampler.
         sampler: mps, mds or mcs; ancestral draws from nothing and suits no task.
         model: weights of another prior than the evaluated one, beside it (``shared.pt``); tried where the file exists.
-        steps, samples, eta, eta_convention, gamma, zeta, weights, faithful, consistency, solver, antithetic: see
-            `samplers`; None is the sampler's own default.
+        steps, samples, eta, eta_convention, gamma, zeta, weights, faithful, consistency, solver, antithetic, centre:
+            see `samplers`; None is the sampler's own default.
         steps, zeta, weight, lamda: of deepinv's samplers, see `deepinv_peers`; None is deepinv's own default.
         rho: correlation of the noise of neighbouring slices, see `samplers.noise`; ``prior``: as the prior's card says.
         slices: try on so many of the slices only, from the middle of the set; None: on all.
@@ -118,6 +118,7 @@ class Method:
     consistency: Literal["calibrated", "moment"] | None = None
     solver: Literal["ddim", "dpm"] | None = None
     antithetic: bool | None = None
+    centre: float | None = None
     rho: float | Literal["prior"] = 0.0
     slices: int | None = None
     tasks: tuple[str, ...] | None = None
@@ -183,7 +184,7 @@ _SETTINGS: dict[str, tuple[type[Sampler], tuple[str, ...]]] = {
     "ancestral": (Ancestral, ("steps",)),
     "mps": (MPS, ("steps", "zeta")),
     "mds": (MDS, ("steps", "eta", "eta_convention", "gamma", "faithful")),
-    "mcs": (MCS, ("steps", "eta", "consistency", "solver", "antithetic")),
+    "mcs": (MCS, ("steps", "eta", "consistency", "solver", "antithetic", "centre")),
 }
 
 

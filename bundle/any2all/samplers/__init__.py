@@ -26,4 +26,4 @@ def build_sampler(settings: SamplerSettings, stack: Stack, outputs: Collection[s
     if settings.name == "mds":
         return MDS(settings.steps, settings.eta, settings.eta_convention, settings.gamma, settings.faithful)
     wanted = None if outputs is None else frozenset(stack.index(name) for name in outputs)
-    return MCS(settings.steps, settings.eta, settings.consistency, wanted=wanted)
+    return MCS(settings.steps, settings.eta, settings.consistency, wanted=wanted, centre=settings.centre)

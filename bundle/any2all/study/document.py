@@ -95,10 +95,12 @@ class SamplerDocument(_Document):
     weights: dict[str, Annotated[float, Field(ge=0)]] | None = Field(None, description="per modality, for mps")
     faithful: bool | None = None
     consistency: Literal["calibrated", "moment"] | None = None
-    mean: Literal["samples", "one_pass"] | None = Field(
+    centre: float | None = Field(
         None,
-        description="what the image of a missing modality is: the mean of its samples (default), or of mcs the mean of "
-        "the network's one-pass estimates, given every image and every sample's reconstructions",
+        ge=0,
+        le=1,
+        description="mcs, several samples of a missing modality: how far their mean is moved (all of them by the same "
+        "image) to the posterior mean that the network states in one pass; 0: not at all",
     )
 
 

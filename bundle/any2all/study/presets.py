@@ -28,7 +28,7 @@ class SamplerSettings:
     weights: dict[str, float]
     faithful: bool
     consistency: Literal["calibrated", "moment"]
-    mean: Literal["samples", "one_pass"] = "samples"
+    centre: float
 
 
 PRESETS: dict[str, tuple[int, int, Literal["calibrated", "moment"]]] = {  # mcs steps, samples, consistency
@@ -36,6 +36,7 @@ PRESETS: dict[str, tuple[int, int, Literal["calibrated", "moment"]]] = {  # mcs 
     "balanced": (10, 4, "moment"),
     "best": (20, 8, "moment"),
 }
+CENTRE = 0.5  # on real scans both means are needed: see `samplers.mcs` and the model card
 PAPER_STEPS = {"mps": 1000, "mds": 150}
 CDM_STEPS = 20  # of its small network of representations, as it was built; a study cannot choose them
 MCS_LEAST_STEPS_WITH_RAW_DATA = 5
@@ -43,7 +44,7 @@ SAMPLERS = ("mcs", "mds", "mps")  # of the prior
 USED_BY = {  # keys that not every sampler listens to
     "mps": {"steps", "zeta", "weights"},
     "mds": {"steps", "eta", "eta_convention", "gamma", "faithful"},
-    "mcs": {"steps", "eta", "consistency", "mean"},
+    "mcs": {"steps", "eta", "consistency", "centre"},
     "cdm": set(),
 }
 
@@ -106,7 +107,7 @@ def preset_settings(preset: str, one_pass: bool, said: SamplerDocument | None = 
         weights=dict(said.weights or {}),
         faithful=_or(said.faithful, False),
         consistency=said.consistency or consistency,
-        mean=(said.mean if name == "mcs" and samples > 1 else None) or "samples",
+        centre=_or(said.centre, CENTRE) if name == "mcs" and samples > 1 else 0.0,
     )
 
 

@@ -20,9 +20,9 @@ from ..samplers.noise import VolumeNoise
 from ..scores.flicker import z_flicker
 from .cohort import validation_slices
 
-SEEDS, SLICES, LOWEST_MM = (4000, 4001, 4002), 12, -6.0
+SEEDS, SLICES, LOWEST_MM = (4000, 4001, 4002, 4003, 4004), 12, -6.0
 STEPS, SAMPLES = 10, 2
-TRIED, MOST = (0.0, 0.4, 0.7, 0.9), 0.9
+TRIED = (0.0, 0.5, 0.9)
 HEAD_U = 0.04  # of the brightest modality; what is darker is air
 
 
