@@ -14,7 +14,7 @@ from .diffusion.prior import SLICE_CORRELATION, NetworkPrior
 from .forecast import Forecast, expected_seconds
 from .frame import Frame
 from .run import Run
-from .samplers import build_sampler
+from .samplers import Sampler, build_sampler
 from .samplers.base import Problem
 from .samplers.noise import VolumeNoise
 from .study import SamplerSettings, StudySpec, for_coupled_slices, resolve_sampler
@@ -99,7 +99,8 @@ class PriorFilling:
 
     @property
     def origin(self) -> dict[str, Any]:
-        return origin_of(self.prior)
+        means = self._mean_network
+        return origin_of(self.prior) | ({"mean_network": means.card.sha256} if means is not None else {})
 
     @property
     def training(self) -> dict[str, Any]:
@@ -108,11 +109,21 @@ class PriorFilling:
     def for_coupled_slices(self, coupled: tuple[str, ...]) -> PriorFilling:
         return replace(self, settings=for_coupled_slices(self.settings, self.spec, coupled))
 
+    @property
+    def _sampler(self) -> Sampler:
+        return build_sampler(self.settings, self.prior.stack, self.spec.outputs, self._mean_network)
+
+    @property
+    def _mean_network(self) -> NetworkPrior | None:
+        """What states the mean of missing images; None where nothing is centred, or the prior does it itself."""
+        synthetic = set(self.spec.outputs) - set(self.spec.measured)
+        return self.prior.mean_network if self.settings.centre and synthetic else None
+
     def forecast(self, problem: Problem, run: Run) -> Forecast:
         slices, _, *matrix = problem.shape
         spec, prior = self.spec, self.prior
         seconds = expected_seconds(
-            build_sampler(self.settings, prior.stack, spec.outputs),
+            self._sampler,
             prior,
             (matrix[0], matrix[1]),
             slices,
@@ -125,10 +136,9 @@ class PriorFilling:
 
     def draw(self, problem: Problem, frame: Frame, run: Run) -> Tensor:
         prior, settings = self.prior, self.settings
-        sampler = build_sampler(settings, prior.stack, self.spec.outputs)
         rho = prior.card.noise_correlation(frame.grid.spacing_mm[0])
         noise = VolumeNoise(problem.shape[1:], settings.seed, self.spec.subject, rho, frame.first_slice)
-        x = sampler.sample(
+        x = self._sampler.sample(
             prior,
             problem,
             noise,

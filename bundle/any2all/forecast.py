@@ -37,7 +37,7 @@ def preset_seconds(prior: NetworkPrior, slices: int = 16) -> dict[str, dict[str,
         found[preset] = {}
         for kind, raw in (("images", False), ("raw", True)):
             settings = preset_settings(preset, one_pass=not raw)
-            sampler = build_sampler(settings, prior.stack, prior.stack.names)
+            sampler = build_sampler(settings, prior.stack, prior.stack.names, prior.mean_network)
             found[preset][kind] = _seconds_of(sampler, prior, cost, settings.samples, raw, True)
     return found
 

@@ -115,6 +115,26 @@ def test_noise_of_slices_is_as_alike_as_the_card_says_at_any_distance():
     assert PriorCard.from_json(said.to_json()).slice_correlation == {"CT": 0.5}
 
 
+def test_the_network_that_states_means_is_the_one_that_the_card_names(tmp_path):
+    other = card(training={"objective": "masked regression"})
+    save_prior(random_network(), other, tmp_path / "regression.pt")
+    named = {"file": "regression.pt", "sha256": other.sha256}
+    save_prior(random_network(), card(mean_network=named), tmp_path / "model.pt")
+    assert load_prior(tmp_path / "model.pt").mean_network.card.training == {"objective": "masked regression"}
+    assert load_prior(tmp_path / "regression.pt").mean_network is None
+
+    for changed in (card(training={"minutes": 2}), card(matrix=(32, 32))):
+        network = random_network()
+        if changed.matrix == (16, 16):
+            torch.nn.init.zeros_(next(network.parameters()))
+        save_prior(network, changed, tmp_path / "regression.pt")
+        with pytest.raises(Any2allError, match="not the network that the prior's card names.*regression.pt"):
+            _ = load_prior(tmp_path / "model.pt").mean_network
+    (tmp_path / "regression.pt").unlink()
+    with pytest.raises(Any2allError, match="not found.*regression.pt"):
+        _ = load_prior(tmp_path / "model.pt").mean_network
+
+
 def test_damaged_or_foreign_files_are_refused_in_words(tmp_path):
     model_file = tmp_path / "model.pt"
     with pytest.raises(Any2allError, match="prior file not found.*model.pt"):

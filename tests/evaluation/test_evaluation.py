@@ -19,8 +19,8 @@ from any2all.evaluation.predictions import Prediction, PredictionFolder
 from any2all.evaluation.ranks import Ranks
 from any2all.evaluation.records import Record
 from any2all.evaluation.report import notes, publish
-from any2all.evaluation.results import BEST, Results
-from any2all.evaluation.rivalry import CENTRED, against_mps, against_regression, centring, more_is_better
+from any2all.evaluation.results import BEST, CENTRED, Results
+from any2all.evaluation.rivalry import against_mps, against_regression, centring, more_is_better
 from any2all.evaluation.tasks import Method, Task, changed, chosen
 from any2all.evaluation.tune import variations
 from any2all.stack import load_stack

@@ -175,3 +175,48 @@ def test_draws_from_nothing_and_single_samples_are_not_centred():
             for centre in (0.0, 1.0)
         ]
         assert torch.equal(*drawn)
+
+
+class Biased:
+    """A prior whose every estimate is too bright."""
+
+    def __init__(self, prior) -> None:
+        self.prior, self.schedule, self.noise_levels = prior, prior.schedule, prior.noise_levels
+        self.channels, self.error_variance = prior.channels, prior.error_variance
+
+    def x0_hat(self, x, levels):
+        return self.prior.x0_hat(x, levels) + 0.3
+
+
+def test_a_network_that_knows_means_states_them_for_a_prior_that_does_not():
+    prior, measurements = SYNTHESIS
+    wrong = Biased(prior)
+    problem, exact = Problem.of(measurements, (measurements.slices, *prior.shape)), prior.posterior(measurements)
+    sampler, told = MCS(5, clamp=False, centre=1.0, mean_network=prior), []
+
+    def draw(sampler: MCS, progress=None) -> torch.Tensor:
+        noise = VolumeNoise(prior.shape, dtype=torch.float64)
+        return sampler.sample(wrong, problem, noise, 4, progress=progress)
+
+    x = draw(sampler, lambda done, total: told.append((done, total)))
+    torch.testing.assert_close(x.mean(0)[:, 1], exact.mean[:, 1], atol=2e-3, rtol=0)
+    by_itself = draw(MCS(5, clamp=False, centre=1.0)).mean(0)
+    assert float((by_itself - exact.mean)[:, 1].abs().mean()) > 0.1
+    done, totals = zip(*told)
+    assert list(done) == sorted(done) and set(totals) == {done[-1]}
+    assert done[-1] == 4 * measurements.slices * sampler.passes(prior.schedule, False, True)
+
+
+def test_beside_raw_data_that_network_is_given_every_reconstruction():
+    prior, measurements = FLAIR
+    measurements = Measurements((Channel.missing(), measurements.channels[1]))
+    problem = Problem.of(measurements, (measurements.slices, *prior.shape))
+
+    def draw(mean_network) -> torch.Tensor:
+        sampler, told = MCS(10, clamp=False, centre=1.0, mean_network=mean_network), []
+        noise = VolumeNoise(prior.shape, dtype=torch.float64)
+        x = sampler.sample(prior, problem, noise, 2, progress=lambda *passes: told.append(passes))
+        assert told[-1][0] == told[-1][1] == 2 * measurements.slices * sampler.passes(prior.schedule, True, True)
+        return x
+
+    torch.testing.assert_close(draw(prior), draw(None), atol=2e-3, rtol=0)  # the same network says the same

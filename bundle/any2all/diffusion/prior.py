@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -66,7 +67,9 @@ class PriorCard:
     ``std_scale[role][modality]`` is the factor on the std of MCS samples with which 90 % intervals hold 90 % of the
     truth on validation heads; roles are ``reconstructed`` and ``synthetic``. ``slice_correlation`` is, per modality,
     the correlation of the noise of neighbouring slices with which single samples of it flicker as the truth does.
-    ``selfcheck`` is what the self-check of given images tolerates; without it there is none.
+    ``mean_network`` names, by ``file`` beside this prior and ``sha256``, a network that was trained for one pass alone
+    and states posterior means better (`NetworkPrior.mean_network`). ``selfcheck`` is what the self-check of given
+    images tolerates; without it there is none.
     """
 
     version: str
@@ -80,6 +83,7 @@ class PriorCard:
     detail_mse: dict[str, float] = field(default_factory=dict)
     std_scale: dict[str, dict[str, float]] = field(default_factory=dict)
     slice_correlation: dict[str, float] = field(default_factory=dict)
+    mean_network: dict[str, str] | None = None
     selfcheck: SelfCheck | None = None
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str | None = None
@@ -107,6 +111,7 @@ class PriorCard:
             "detail_mse": self.detail_mse,
             "std_scale": self.std_scale,
             "slice_correlation": self.slice_correlation,
+            "mean_network": self.mean_network,
             "selfcheck": self.selfcheck.to_json() if self.selfcheck else None,
             "calibration": self.calibration.to_json() if self.calibration else None,
         }
@@ -126,6 +131,7 @@ class PriorCard:
             detail_mse=document.get("detail_mse", {}),
             std_scale=document.get("std_scale", {}),
             slice_correlation=document.get("slice_correlation", {}),
+            mean_network=document.get("mean_network"),
             selfcheck=SelfCheck.from_json(selfcheck) if selfcheck else None,
             training=document.get("training", {}),
             sha256=document.get("sha256"),
@@ -142,6 +148,7 @@ class NetworkPrior:
         card: recipe, grid, stack and calibration.
         device: where it runs.
         autocast: bf16 inside the network (default: where the processor has bf16 arithmetic).
+        folder: where the card's ``mean_network`` lies; None: there is none.
     """
 
     def __init__(
@@ -150,7 +157,9 @@ class NetworkPrior:
         card: PriorCard,
         device: torch.device | str = "cpu",
         autocast: bool | None = None,
+        folder: Path | None = None,
     ) -> None:
+        self.folder = folder
         self.device = torch.device(device)
         self.network = network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
         self.card, self.stack, self.noise_levels = card, card.stack, card.noise_levels
@@ -160,6 +169,22 @@ class NetworkPrior:
     @property
     def channels(self) -> int:
         return len(self.stack)
+
+    @cached_property
+    def mean_network(self) -> NetworkPrior | None:
+        """The network of the card's ``mean_network``, loaded when it is first asked for; None where there is none.
+
+        Raises Any2allError where its file is missing or another than the card names, or its grid or stack is another.
+        """
+        named = self.card.mean_network
+        if named is None or self.folder is None:
+            return None
+        file = self.folder / named["file"]
+        other = load_prior(file, self.device, self.autocast)
+        ours, theirs = ((c.matrix, c.spacing_mm, c.stack) for c in (self.card, other.card))
+        if other.card.sha256 != named["sha256"] or ours != theirs:
+            raise _unusable("this is not the network that the prior's card names for its means", file)
+        return other
 
     def x0_hat(self, x: Tensor, levels: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
@@ -227,7 +252,7 @@ def load_prior(
         network.load_state_dict(unpacked(state))
     except (RuntimeError, TypeError, ValueError, AttributeError, EOFError, pickle.UnpicklingError) as error:
         raise _unusable("the weights do not fit the network that their card describes", model_file) from error
-    return NetworkPrior(network, card, device, autocast)
+    return NetworkPrior(network, card, device, autocast, model_file.parent)
 
 
 def load_card(model_file: str | Path) -> PriorCard:

@@ -186,6 +186,8 @@ class Evaluation:
         settings = trial.method.settings()
         if trial.method.rho == "prior":
             settings["rho"] = trial.peer.rho
+        means = getattr(getattr(trial.peer, "sampler", None), "mean_network", None)
+        trained += [means.card.sha256] if means is not None else []
         return fingerprint(settings, task, trained, simulation, trial.cases.origin, self.seed)
 
     def _acquisitions(self, trial: Trial) -> dict[str, Any]:

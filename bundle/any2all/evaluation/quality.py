@@ -12,7 +12,7 @@ from .cases import Cases
 from .lesions import lesion_scores
 from .predictions import Prediction
 from .regions import amyloid_coverage, cortical_suvr, ct_scores, head_of_labels, pet_scores
-from .results import BEST, ONE_PASS, Results, Section, Verdict, number
+from .results import BEST, CENTRED, ONE_PASS, Results, Section, Verdict, number
 
 MANY = "mcs-10x16"
 COHERENT, INDEPENDENT = "mcs-10-coherent", "mcs-10-independent"
@@ -26,7 +26,7 @@ def in_units(results: Results) -> Section | None:
     for cases in results.of_kind("rendered"):
         groups = np.array(cases.groups)
         head = head_of_labels(cases.labels)
-        for method in ("mean_image", "matched_copy", "regression", ONE_PASS, BEST):
+        for method in ("mean_image", "matched_copy", "regression", ONE_PASS, BEST, CENTRED):
             found = results.prediction(cases, task, method)
             if found is None:
                 continue
@@ -95,7 +95,7 @@ def lesions(results: Results) -> Section | None:
         if cases.lesions is None:
             continue
         for task in ("R4+T1", "T1+T2"):
-            for method in ("L1_wavelet_real", "matched_copy", "regression", ONE_PASS, BEST):
+            for method in ("L1_wavelet_real", "matched_copy", "regression", ONE_PASS, BEST, CENTRED):
                 found = results.prediction(cases, task, method)
                 if found is None:
                     continue

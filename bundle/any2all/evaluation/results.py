@@ -13,7 +13,7 @@ from .evaluate import Evaluation
 from .predictions import Prediction
 from .records import Record
 
-BEST, QUICKER, ONE_PASS = "mcs-20", "mcs-10", "mcs-1"
+BEST, QUICKER, ONE_PASS, CENTRED = "mcs-20", "mcs-10", "mcs-1", "mcs-20-centred"
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import numpy as np
 from ..scores.statistics import chain, psnr_of_mse
 from ..scores.text import markdown_table
 from .records import Record
-from .results import BEST, ONE_PASS, QUICKER, Results, Section, Verdict, difference
+from .results import BEST, CENTRED, ONE_PASS, QUICKER, Results, Section, Verdict, difference
 
 SLOW = "mps-1000"
-UNPAIRED, CENTRED = "mcs-20-unpaired", "mcs-20-centred"
+UNPAIRED = "mcs-20-unpaired"
 CHAINS = {
     "T2FLAIR, more images": ("T2FLAIR", ("R4", "R4+T1", "R4+T1+T2star", "R4+T1+T2star+CT+PET")),
     "T2FLAIR, more raw data, then images": ("T2FLAIR", ("R4", "R4-of-three", "mixed")),
@@ -194,9 +194,8 @@ def real_scans(results: Results) -> Section | None:
     verdicts, rows = [], []
     for cases in results.of_kind("real"):
         for task, target in (("T1+T2", "T2FLAIR"), ("T1+T2FLAIR", "T2")):
-            found = [
-                results.record(cases.name, task, target, m) for m in ("matched_copy", "regression", ONE_PASS, BEST)
-            ]
+            methods = ("matched_copy", "regression", ONE_PASS, BEST, CENTRED)
+            found = [results.record(cases.name, task, target, method) for method in methods]
             found = [r for r in found if r is not None]
             rows += [
                 [cases.name, target, task, r.method, f"{r.psnr_mean:.2f}", f"{np.mean(r.ssim_mean):.3f}"] for r in found

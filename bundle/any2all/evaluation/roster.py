@@ -14,6 +14,7 @@ from torch import Tensor
 from ..cdm.source import CDMSource
 from ..diffusion.prior import NetworkPrior, load_prior
 from ..errors import Any2allError
+from ..samplers import MCS
 from ..scores.baselines import MEAN_IMAGE
 from . import deepinv_import
 from .cdm_peers import cdm_peers
@@ -55,6 +56,8 @@ class Roster:
         """
         if method.sampler is not None:
             sampler, prior = method.build_sampler(self.prior.stack), self.prior_of(method)
+            if isinstance(sampler, MCS) and sampler.centre:
+                sampler = replace(sampler, mean_network=prior.mean_network)
             rho = prior.card.noise_correlation() if method.rho == "prior" else method.rho
             return SampledPeer(method.name, prior, sampler, self.batch_size, rho)
         builders: dict[str, Callable[[Method], Peer]] = {

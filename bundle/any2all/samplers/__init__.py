@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from ..diffusion.prior import Prior
 from ..stack import Stack
 from .ancestral import Ancestral
 from .base import Problem, Sampler
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["Ancestral", "MCS", "MDS", "MPS", "Problem", "Sampler", "build_sampler"]
 
 
-def build_sampler(settings: SamplerSettings, stack: Stack, outputs: Collection[str] | None = None) -> Sampler:
+def build_sampler(
+    settings: SamplerSettings,
+    stack: Stack,
+    outputs: Collection[str] | None = None,
+    mean_network: Prior | None = None,
+) -> Sampler:
     """The sampler that a study's settings describe; ``outputs`` are what is asked for (None: everything)."""
     if settings.name == "mps":
         weights = {stack.index(name): weight for name, weight in settings.weights.items()}
@@ -26,4 +32,11 @@ def build_sampler(settings: SamplerSettings, stack: Stack, outputs: Collection[s
     if settings.name == "mds":
         return MDS(settings.steps, settings.eta, settings.eta_convention, settings.gamma, settings.faithful)
     wanted = None if outputs is None else frozenset(stack.index(name) for name in outputs)
-    return MCS(settings.steps, settings.eta, settings.consistency, wanted=wanted, centre=settings.centre)
+    return MCS(
+        settings.steps,
+        settings.eta,
+        settings.consistency,
+        centre=settings.centre,
+        mean_network=mean_network if settings.centre else None,
+        wanted=wanted,
+    )

@@ -27,7 +27,8 @@ One step on its own is the posterior mean E[x_missing | given images] at k = 100
 state the mean that their samples should have (where the stack is sampled twice: given each reconstruction, the mean of
 Rao and Blackwell). A chain that feeds on its own estimates drifts from it, far on real scans, whose missing images the
 prior has never seen half sampled; the first estimates for their part know less of what comes of details. ``centre``
-moves all samples of a missing image by one and the same image, so far towards the mean that was stated.
+moves all samples of a missing image by one and the same image, so far towards the mean that was stated. Where there is
+a network that was trained for nothing but that pass (``mean_network``), it states the mean, in a pass of its own.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class MCS(VolumeSampler):
         refill: sample missing images a second time, given the reconstructed ones.
         antithetic: samples 2i and 2i + 1 take opposite noise; the std (n - 1) of K is then sqrt(K / (K - 1)) too wide.
         centre: of several samples' missing images, how far their mean moves to that of their first estimates, 0 to 1.
+        mean_network: states that mean in place of the first estimates.
         wanted: channels that are asked for; where no missing one is among them nothing is refilled. None: all.
         idle: channels that are neither measured nor wanted; they stay pure noise at k = 1000.
     """
@@ -76,6 +78,7 @@ class MCS(VolumeSampler):
     refill: bool = True
     antithetic: bool = True
     centre: float = 0.0
+    mean_network: Prior | None = None
     wanted: frozenset[int] | None = None
     idle: frozenset[int] = frozenset()
     name = "mcs"
@@ -86,7 +89,8 @@ class MCS(VolumeSampler):
 
     def passes(self, schedule: Schedule, undersampled: bool, missing: bool) -> int:
         again = len(self.pairs(schedule)) if self.refill and undersampled and missing else 0
-        return super().passes(schedule, undersampled, missing) + again
+        of_mean = missing and self.centre > 0 and self.mean_network is not None
+        return super().passes(schedule, undersampled, missing) + again + of_mean
 
     def pairs(self, schedule: Schedule) -> list[Pair]:
         if self.solver == "ddim" or self.steps < 2:
@@ -113,14 +117,14 @@ class MCS(VolumeSampler):
         missing = set(problem.measurements.missing)
         missing &= missing if self.wanted is None else self.wanted
         again = self.refill and bool(problem.consistency and missing)
-        # what is stated at k = 1000 knows the given images and no measurement
-        stated = again or bool(problem.measurements.available) and not problem.consistency
-        centred = missing if stated and samples > 1 and self.centre > 0 else ()
+        centred = missing if self.centre > 0 and samples > 1 and (again or _knows_all(problem)) else set()
+        by_network = bool(centred) and self.mean_network is not None
         if centred and first is None:
             first = torch.empty(samples, *problem.shape, dtype=noise.dtype)
         steps, rows = len(self.pairs(prior.schedule)), samples * problem.shape[0]
         once = rows * super().passes(prior.schedule, bool(problem.consistency), False)
-        total = once + steps * rows * again
+        twice = once + rows * steps * again
+        total = twice + rows * by_network
 
         def report(before: int) -> Progress | None:
             return None if progress is None else lambda done, _: progress(before + done, total)
@@ -129,10 +133,14 @@ class MCS(VolumeSampler):
         of_once = None if again else first
         x = super().sample(prior, problem, noise, samples, batch_size, device, report(0), cancelled, of_once)
         for k in range(samples * again):
-            given = problem.with_reconstructed(x[k])
-            own = replace(noise, subject=f"{noise.subject}/refill", first_sample=noise.first_sample + k)
+            given, own = problem.with_reconstructed(x[k]), _noise_of(noise, "refill", k)
             before, own_first = once + k * steps * problem.shape[0], None if first is None else first[k : k + 1]
             x[k] = super().sample(prior, given, own, 1, batch_size, device, report(before), cancelled, own_first)[0]
+        for k in range(samples * by_network):
+            given, own = problem.with_reconstructed(x[k]) if again else problem, _noise_of(noise, "mean", k)
+            one_pass, before = replace(self, steps=1, centre=0.0), twice + k * problem.shape[0]
+            how = (1, batch_size, device, report(before), cancelled)
+            first[k] = one_pass.sample(self.mean_network, given, own, *how)[0]
         for m in centred:
             x[:, :, m] += self.centre * (first[:, :, m].mean(0) - x[:, :, m].mean(0))
         return x.clamp(-1, 1) if centred and self.clamp else x
@@ -182,6 +190,16 @@ class MCS(VolumeSampler):
 
     def _takes_moments(self, k: int, k_next: int, schedule: Schedule) -> bool:
         return self.consistency == "moment" and k_next > 0 and schedule.sigma2(k) <= MOMENT_MAX_SIGMA2
+
+
+def _noise_of(noise: VolumeNoise, purpose: str, sample: int) -> VolumeNoise:
+    """Noise of one sample alone, for something else than drawing it."""
+    return replace(noise, subject=f"{noise.subject}/{purpose}", first_sample=noise.first_sample + sample)
+
+
+def _knows_all(problem: Problem) -> bool:
+    """Whether what is stated at k = 1000 knows all there is: given images, and no measurement."""
+    return bool(problem.measurements.available) and not problem.consistency
 
 
 def _extrapolated(estimates: Estimates, k_next: int, schedule: Schedule) -> Tensor:

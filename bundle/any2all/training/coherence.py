@@ -30,7 +30,8 @@ def measure_slice_correlation(prior: NetworkPrior, validation_head: str | Path) 
     """Per modality, the correlation at which z-flicker of single samples is the truth's (`PriorCard`).
 
     Blocks of neighbouring slices of renderings of the head; each modality is missing beside one MR image, and beside
-    all of them where it is none. The flicker that was found at a few correlations is interpolated.
+    all of them where it is none. The flicker found at a few correlations (medians: one finding in a block that hardly
+    changes may be far off) is interpolated.
     """
     flicker: dict[str, list[list[float]]] = {name: [] for name in prior.stack.names}
     card = prior.card
@@ -43,7 +44,7 @@ def measure_slice_correlation(prior: NetworkPrior, validation_head: str | Path) 
             at = [_flicker(prior, slices, given, rho, seed) for rho in TRIED]
             for name in at[0]:
                 flicker[name].append([found[name] for found in at])
-    return {name: settled(np.mean(found, axis=0)) for name, found in flicker.items() if found}
+    return {name: settled(np.median(found, axis=0)) for name, found in flicker.items() if found}
 
 
 def settled(flicker: Sequence[float]) -> float:
