@@ -263,6 +263,7 @@ def _facts(summary: dict[str, Any]) -> dict[str, Any]:
     provenance = summary["provenance"]
     return {
         "prior": provenance["prior"]["sha256"],
+        "network for means": provenance["prior"].get("mean_network"),
         "sampler": provenance["sampler"],
         "outputs": list(summary["outputs"]),
         "input files": provenance["inputs_sha256"],

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from any2all.diffusion.prior import NetworkPrior
+import torch
+from any2all.diffusion.prior import NetworkPrior, build_network
 from any2all.errors import Cancelled
 from any2all.intensity import to_u
 from any2all.output import read_provenance
@@ -44,6 +45,27 @@ def test_samples_of_missing_images_are_centred_and_the_rest_is_as_it_was(desk):
     np.testing.assert_allclose(centred["CT"].mean.data, in_hu.mean(axis=0), atol=1e-2)
     assert np.abs(centred["CT"].mean.data - plain["CT"].mean.data).mean() > 1  # HU
     assert json.loads((desk.out / "summary.json").read_text())["provenance"]["sampler"]["centre"] == 0.5
+
+
+def test_the_network_that_states_means_is_part_of_a_results_origin(desk):
+    """It is asked where missing images have several samples, and nowhere else."""
+    desk.document["sampler"] |= {"samples": 2}
+    by_itself = desk.run().outputs
+    torch.manual_seed(3)
+    other = build_network(desk.prior.stack, desk.prior.card.network)
+    for parameter in other.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    own, card = desk.prior, replace(desk.prior.card, sha256="another")
+    desk.prior = NetworkPrior(own.network, own.card, autocast=own.autocast)
+    desk.prior.mean_network = NetworkPrior(other, card, autocast=own.autocast)
+    stated = desk.run(overwrite=True).outputs
+    for before, after in zip(by_itself, stated):
+        moved = np.abs(after.mean.data - before.mean.data).mean()
+        assert moved > 1 if before.name == "CT" else moved == 0
+    assert read_provenance(desk.out / "CT.nii.gz")["prior"]["mean_network"] == "another"
+    desk.document["sampler"]["samples"] = 1
+    desk.run(overwrite=True)
+    assert "mean_network" not in read_provenance(desk.out / "CT.nii.gz")["prior"]
 
 
 def test_the_std_is_widened_by_the_priors_own_factor_for_mcs_alone(desk):
