@@ -179,7 +179,7 @@ class NetworkPrior:
         named = self.card.mean_network
         if named is None or self.folder is None:
             return None
-        file = self.folder / named["file"]
+        file = self.folder / Path(named["file"]).name
         other = load_prior(file, self.device, self.autocast)
         ours, theirs = ((c.matrix, c.spacing_mm, c.stack) for c in (self.card, other.card))
         if other.card.sha256 != named["sha256"] or ours != theirs:

@@ -81,7 +81,7 @@ class Rows:
 
     ``consistency``: of the channels whose slices stand by themselves. ``past`` is the batch's own notebook, empty at
     first: a multistep solver keeps its last estimates (k, x_0') there. ``solved``: x_0' (B, H, W) of the channels that
-    couple slices, once their volumes are solved.
+    couple slices, once their volumes are solved. ``keep`` takes the estimate of a step whose estimate is asked for.
     """
 
     slices: Tensor
