@@ -77,8 +77,9 @@ def given_images(problem: Problem) -> Tensor:
 
 
 def slice_correlation(frame: Frame, slice_mm: float) -> float:
-    """Of the network's errors in neighbouring slices of a frame; ``slice_mm`` is how far apart they were in training.
+    """Of the network's errors, and of CDM's noise, in neighbouring slices of a frame, 0 to 1.
 
+    ``slice_mm``: how far apart slices were in training.
     A thick T2FLAIR gains 0.6 dB over errors that are taken for independent.
     """
     return SLICE_CORRELATION ** (frame.grid.spacing_mm[0] / slice_mm)

@@ -68,7 +68,7 @@ def timed(
 
     def draw(steps: int, samples: int) -> int:
         passes = [0]
-        build_sampler(replace(settings, steps=steps), prior.stack, spec.outputs).sample(
+        build_sampler(replace(settings, steps=steps), prior.stack, spec.outputs, prior.mean_network).sample(
             prior,
             Problem.of(measured, shape),
             VolumeNoise(shape[1:], settings.seed, spec.subject),

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..diffusion.prior import file_sha256
+from ..diffusion.weights import packed
 from ..errors import Any2allError
 from ..stack import Stack
 from .cunet import CUNet
@@ -86,10 +87,7 @@ def save_networks(networks: Mapping[str, nn.Module], card: CDMCard, model_file: 
     """Write one plain half-precision state dict with the prefixes ``mrm.``, ``mdn.``, ``cunet.``, and the card."""
     model_file = Path(model_file)
     model_file.parent.mkdir(parents=True, exist_ok=True)
-    weights = nn.ModuleDict(networks).state_dict()
-    torch.save(
-        {k: v.detach().cpu().half() if v.is_floating_point() else v.cpu() for k, v in weights.items()}, model_file
-    )
+    torch.save(packed(nn.ModuleDict(networks).state_dict()), model_file)
     card.sha256 = file_sha256(model_file)
     write_card(card, model_file)
 

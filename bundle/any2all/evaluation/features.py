@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion.prior import file_sha256
+from ..diffusion.weights import packed
 from ..errors import Any2allError
 from .feature_network import FEATURES, FeatureNetwork
 
@@ -192,7 +193,6 @@ def _unusable(message: str, file: Path) -> Any2allError:
 def save_own(network: FeatureNetwork, card: dict[str, Any], file: Path) -> None:
     """Write ``features.pt`` in half precision, and the card with its checksum beside it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    state = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
-    torch.save(state, file)
+    torch.save(packed(network.state_dict()), file)
     document = {**card, "sha256": file_sha256(file)}
     file.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -25,7 +25,10 @@ def build_sampler(
     outputs: Collection[str] | None = None,
     mean_network: Prior | None = None,
 ) -> Sampler:
-    """The sampler that a study's settings describe; ``outputs`` are what is asked for (None: everything)."""
+    """The sampler that a study's settings describe.
+
+    ``outputs`` are what is asked for (None: everything); ``mean_network`` states the mean on which mcs centres samples.
+    """
     if settings.name == "mps":
         weights = {stack.index(name): weight for name, weight in settings.weights.items()}
         return MPS(settings.steps, settings.zeta, weights)

@@ -113,7 +113,11 @@ class MCS(VolumeSampler):
         cancelled: Callable[[], bool] | None = None,
         first: Tensor | None = None,
     ) -> Tensor:
-        """See `Sampler.sample`. Where the stack is sampled twice, ``first`` is of the second time."""
+        """See `Sampler.sample` → (samples, Z, M, H, W).
+
+        Where the stack is sampled twice, ``first`` is of the second time; where ``mean_network`` states the mean, it is
+        what that states of each sample, so that its noise is averaged, too.
+        """
         missing = set(problem.measurements.missing)
         missing &= missing if self.wanted is None else self.wanted
         again = self.refill and bool(problem.consistency and missing)
@@ -121,6 +125,7 @@ class MCS(VolumeSampler):
         by_network = bool(centred) and self.mean_network is not None
         if centred and first is None:
             first = torch.empty(samples, *problem.shape, dtype=noise.dtype)
+        own_first = None if by_network else first
         steps, rows = len(self.pairs(prior.schedule)), samples * problem.shape[0]
         once = rows * super().passes(prior.schedule, bool(problem.consistency), False)
         twice = once + rows * steps * again
@@ -130,12 +135,12 @@ class MCS(VolumeSampler):
             return None if progress is None else lambda done, _: progress(before + done, total)
 
         noise = replace(noise, antithetic=self.antithetic)
-        of_once = None if again else first
+        of_once = None if again else own_first
         x = super().sample(prior, problem, noise, samples, batch_size, device, report(0), cancelled, of_once)
         for k in range(samples * again):
             given, own = problem.with_reconstructed(x[k]), _noise_of(noise, "refill", k)
-            before, own_first = once + k * steps * problem.shape[0], None if first is None else first[k : k + 1]
-            x[k] = super().sample(prior, given, own, 1, batch_size, device, report(before), cancelled, own_first)[0]
+            before, kept = once + k * steps * problem.shape[0], None if own_first is None else own_first[k : k + 1]
+            x[k] = super().sample(prior, given, own, 1, batch_size, device, report(before), cancelled, kept)[0]
         for k in range(samples * by_network):
             given, own = problem.with_reconstructed(x[k]) if again else problem, _noise_of(noise, "mean", k)
             one_pass, before = replace(self, steps=1, centre=0.0), twice + k * problem.shape[0]
