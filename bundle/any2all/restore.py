@@ -6,7 +6,7 @@ own acquisition grid, so that detail which the prior's grid cannot hold survives
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ from .physics.grids import Interpolate
 from .physics.measurements import Channel
 from .physics.solve import final_solve
 from .samplers.noise import seeded
+from .spread import one_pixel, pooled_std
 from .stack import Modality, Stack
 
 DEFAULT_DETAIL_MSE = 2e-3
@@ -61,11 +62,12 @@ class Restoring:
             moments.add(volume.data)
             if self.keep_samples:
                 kept.append(volume)
+        std = moments.std(one_pixel(grid, self.frame.grid))
         return ModalityResult(
             name=name,
             role="reconstructed" if measured else "synthetic",
             mean=Volume(moments.mean, grid),
-            std=None if moments.std is None else Volume(factor * moments.std, grid),
+            std=None if std is None else Volume(factor * std, grid),
             std_scale=factor,
             samples=tuple(kept),
             units=modality.units,
@@ -223,10 +225,9 @@ class RunningMoments:
         self.mean += difference / self.count
         self._squares += difference * (data - self.mean)
 
-    @property
-    def std(self) -> np.ndarray | None:
-        """None for a single sample: its uncertainty is not known."""
-        return None if self.count < 2 else np.sqrt(self._squares / (self.count - 1))
+    def std(self, sigma: Sequence[float]) -> np.ndarray | None:
+        """Pooled with the neighbours' (`spread.pooled_std`); None for a single sample: its uncertainty is not known."""
+        return None if self.count < 2 else pooled_std(self._squares / (self.count - 1), self.count, sigma)
 
 
 def given_on_reference(inputs: Inputs, stack: Stack) -> dict[str, Volume]:

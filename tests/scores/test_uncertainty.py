@@ -8,6 +8,7 @@ from any2all.scores.uncertainty import (
     coverage,
     error_by_std,
     exact_spread_ratio,
+    held_by,
     is_monotone,
     rank_correlation,
     scale_for_coverage,
@@ -40,7 +41,6 @@ def test_antithetic_pairs_cover_nearly_as_exchangeable_samples_do(count):
     mean = toy(1, sure=0.0)[0][0]
     pairs = np.concatenate([samples, 2 * mean - samples])
     assert coverage(pairs, truth, EVERYWHERE).normal == pytest.approx(0.9, abs=0.015)
-    assert 0.92 < scale_for_coverage(pairs, truth, EVERYWHERE) < 1.02
 
 
 def test_the_ranked_interval_needs_no_normal_distribution():
@@ -59,22 +59,26 @@ def test_halved_spread_covers_as_students_t_says():
     t = stats.t.ppf(0.95, 15)
     expected = 1 - 2 * stats.t.sf(t / 2, 15)
     assert coverage(halved, truth, EVERYWHERE).normal == pytest.approx(expected, abs=0.01)
-    assert scale_for_coverage(halved, truth, EVERYWHERE) == pytest.approx(2.0, abs=0.04)
-    assert scale_for_coverage(samples, truth, EVERYWHERE) == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_std_that_is_known_covers_as_a_normal_distribution_says():
+    samples, truth = toy(400)
+    exact = np.broadcast_to(np.linspace(0.01, 0.1, SHAPE[2]), SHAPE)
+    for level in (0.5, 0.9):
+        assert held_by(samples, truth, EVERYWHERE, exact, level) == pytest.approx(level, abs=0.01)
+    assert held_by(samples, truth, EVERYWHERE, exact / 2) == pytest.approx(1 - 2 * stats.norm.sf(1.645 / 2), abs=0.01)
+    assert scale_for_coverage(samples, truth, EVERYWHERE, exact / 2) == pytest.approx(2.0, abs=0.04)
 
 
 def test_the_scale_agrees_with_bisection():
     samples, truth = toy(6, sure=0.7)
-    mean = samples.mean(axis=0)
-
-    def covered(factor):
-        return coverage(mean + factor * (samples - mean), truth, EVERYWHERE, 0.8).normal
-
+    std = samples.std(axis=0, ddof=1)
     low, high = 0.1, 10.0
     for _ in range(30):
         middle = 0.5 * (low + high)
-        low, high = (low, middle) if covered(middle) >= 0.8 else (middle, high)
-    assert scale_for_coverage(samples, truth, EVERYWHERE, 0.8) == pytest.approx(high, abs=1e-6)
+        enough = held_by(samples, truth, EVERYWHERE, middle * std, 0.8) >= 0.8
+        low, high = (low, middle) if enough else (middle, high)
+    assert scale_for_coverage(samples, truth, EVERYWHERE, std, 0.8) == pytest.approx(high, abs=1e-6)
 
 
 @pytest.mark.parametrize("count", [2, 4, 16])
@@ -121,12 +125,12 @@ def test_one_std_everywhere_is_one_bin():
 
 
 def test_samples_that_agree():
-    constant, truth = np.full((3, *SHAPE), 0.5), np.full(SHAPE, 0.5)
+    constant, truth, none = np.full((3, *SHAPE), 0.5), np.full(SHAPE, 0.5), np.zeros(SHAPE)
     right = coverage(constant, truth, EVERYWHERE)
-    assert right.normal == right.ranked == 1.0 and scale_for_coverage(constant, truth, EVERYWHERE) == 0.0
+    assert right.normal == right.ranked == 1.0 and scale_for_coverage(constant, truth, EVERYWHERE, none) == 0.0
     assert spread_ratio(constant, truth, EVERYWHERE) is None
     wrong = coverage(constant, truth + 0.25, EVERYWHERE)
-    assert wrong.normal == wrong.ranked == 0.0 and scale_for_coverage(constant, truth + 0.25, EVERYWHERE) is None
+    assert wrong.normal == wrong.ranked == 0.0 and scale_for_coverage(constant, truth + 0.25, EVERYWHERE, none) is None
     assert spread_ratio(constant, truth + 0.25, EVERYWHERE) == 0.0
 
 
@@ -134,7 +138,9 @@ def test_an_empty_mask_and_too_few_samples():
     samples, truth = toy(2)
     nowhere = ~EVERYWHERE
     assert error_by_std(samples, truth, nowhere) == [] and coverage(samples, truth, nowhere) is None
-    assert spread_ratio(samples, truth, nowhere) is None and scale_for_coverage(samples, truth, nowhere) is None
+    std = samples.std(axis=0)
+    assert spread_ratio(samples, truth, nowhere) is None and scale_for_coverage(samples, truth, nowhere, std) is None
+    assert held_by(samples, truth, nowhere, std) is None
     with pytest.raises(Any2allError, match="two samples"):
         coverage(samples[:1], truth, EVERYWHERE)
     with pytest.raises(Any2allError, match="differ in shape"):

@@ -27,7 +27,10 @@ def test_every_modality_gets_its_own(tiny_prior, monkeypatch):
     wanted = {name: 0.5 if name == "CT" else 0.8 for name in tiny_prior.stack.names}
     shape = (12, tiny_prior.channels, 32, 32)
 
-    def rendered(*_, seeds, **__):
+    asked = []
+
+    def rendered(head, *_, seeds, **__):
+        asked.append((head, *seeds))
         return torch.zeros(shape)
 
     def sampled(prior, slices, given, rho, seed):
@@ -37,7 +40,8 @@ def test_every_modality_gets_its_own(tiny_prior, monkeypatch):
 
     monkeypatch.setattr(coherence, "validation_slices", rendered)
     monkeypatch.setattr(coherence, "_flicker", sampled)
-    found = measure_slice_correlation(tiny_prior, "head.nii.gz")
+    found = measure_slice_correlation(tiny_prior, ["head.nii.gz", "another.nii.gz"])
+    assert asked == [("head.nii.gz", 4000), ("another.nii.gz", 4001)]
     assert set(found) == set(wanted)
     assert all(found[name] == pytest.approx(wanted[name], abs=0.05) for name in found), found
 

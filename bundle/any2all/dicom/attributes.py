@@ -60,7 +60,7 @@ class Derived:
     @property
     def derivation(self) -> str:
         """Derivation Description."""
-        what = "standard deviation of samples" if self.statistic == "std" else "mean of samples"
+        what = "uncertainty (one standard deviation)" if self.statistic == "std" else "mean of samples"
         how = "filled in without any data of this modality" if self.role == "synthetic" else "from undersampled data"
         who = "a diffusion prior" if self.network == "prior" else self.network
         return f"{self.name}, {how} by {who} ({self.sampler}): {what}, in {self.units}. An estimate, not for diagnosis."

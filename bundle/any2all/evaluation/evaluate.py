@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..diffusion.prior import NetworkPrior
 from ..errors import Any2allError
+from ..spread import SIGMA_PX, pooled_std
 from .cases import Cases
 from .features import FeatureExtractor
 from .peers import Peer
@@ -153,11 +154,11 @@ class Evaluation:
         cases, raw = trial.cases, trial.task.raw
         return [Record.of(prediction, n, truth[n], cases.groups, n in raw, cases.inside) for n in trial.task.targets]
 
-    def widened(self, samples: np.ndarray, target: str, task: str) -> np.ndarray:
-        """Samples (K, Z, H, W) about their mean by the factor that `_std` is calibrated with."""
+    def written_std(self, samples: np.ndarray, target: str, task: str) -> np.ndarray:
+        """The std (Z, H, W) that a study would write of samples (K, Z, H, W): pooled, by the prior's own factor."""
         measured = any(t.name == task and target in t.raw for t in self.tasks)
-        mean = samples.mean(axis=0)
-        return mean + self.prior.card.std_factor(target, measured) * (samples - mean)
+        pooled = pooled_std(samples.var(axis=0, ddof=1), len(samples), (0, SIGMA_PX, SIGMA_PX))
+        return self.prior.card.std_factor(target, measured) * pooled
 
     def model_facts(self, name: str) -> str:
         """How long another prior that methods name was trained, beside the evaluated one, in words."""

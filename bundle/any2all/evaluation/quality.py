@@ -6,7 +6,7 @@ import numpy as np
 
 from ..scores.flicker import flicker_scores
 from ..scores.text import markdown_table
-from ..scores.uncertainty import coverage, error_by_std, is_monotone, rank_correlation, spread_ratio
+from ..scores.uncertainty import coverage, error_by_std, held_by, is_monotone, rank_correlation, spread_ratio
 from .alarms import PROPER, alarm_rates
 from .cases import Cases
 from .lesions import lesion_scores
@@ -14,7 +14,7 @@ from .predictions import Prediction
 from .regions import amyloid_coverage, cortical_suvr, ct_scores, head_of_labels, pet_scores
 from .results import BEST, CENTRED, ONE_PASS, Results, Section, Verdict, number
 
-MANY = "mcs-10x16"
+MANY, FEW = "mcs-10x16", 4
 COHERENT, INDEPENDENT = "mcs-10-coherent", "mcs-10-independent"
 LEVEL = 0.9
 
@@ -137,7 +137,7 @@ def lesions(results: Results) -> Section | None:
 
 
 def uncertainty(results: Results) -> Section | None:
-    """Whether the standard deviation of 16 samples tells the error."""
+    """Whether the std of 16 samples tells the error, and that of the first four of them, as `balanced` draws."""
     verdicts, rows, bins_rows = [], [], []
     for cases in results.of_kind("rendered"):
         head = head_of_labels(cases.labels)
@@ -148,9 +148,14 @@ def uncertainty(results: Results) -> Section | None:
             inside = head[list(found.slices)]
             for target in targets:
                 truth, samples = results.truth(cases, target, found), found.images[target]
-                plain = coverage(samples, truth, inside, LEVEL)
-                scaled = coverage(results.evaluation.widened(samples, target, task), truth, inside, LEVEL)
-                bins = error_by_std(samples, truth, inside)
+                plain = coverage(samples, truth, inside, LEVEL).normal
+                few = samples[:FEW]
+                std, of_few = (results.evaluation.written_std(drawn, target, task) for drawn in (samples, few))
+                held, held_by_few = (
+                    held_by(samples, truth, inside, std, LEVEL),
+                    held_by(few, truth, inside, of_few, LEVEL),
+                )
+                bins = error_by_std(samples, truth, inside, written=std)
                 verdicts.append(
                     Verdict(
                         f"{target} from {task}: error rises over bins of std",
@@ -161,23 +166,26 @@ def uncertainty(results: Results) -> Section | None:
                 verdicts.append(
                     Verdict(
                         f"{target} from {task}: 90 % interval covers 80–97 %",
-                        f"{100 * scaled.normal:.0f} % with the calibrated std, {100 * plain.normal:.0f} % without",
-                        0.8 <= scaled.normal <= 0.97,
+                        f"{100 * held:.0f} % of 16 samples, {100 * held_by_few:.0f} % of {FEW}; "
+                        f"{100 * plain:.0f} % with the samples' own std",
+                        all(0.8 <= share <= 0.97 for share in (held, held_by_few)),
                     )
                 )
                 rows.append(
                     [
                         target,
                         task,
-                        f"{100 * plain.normal:.0f} %",
-                        f"{100 * scaled.normal:.0f} %",
+                        f"{100 * plain:.0f} %",
+                        f"{100 * held:.0f} %",
+                        f"{100 * held_by_few:.0f} %",
                         number(spread_ratio(samples, truth, inside), 2),
                     ]
                 )
                 bins_rows += [[target, f"{b.std:.4f}", f"{b.error:.4f}"] for b in bins]
     if not rows:
         return None
-    table = markdown_table(["target", "from", "coverage, plain std", "coverage, calibrated std", "spread ratio"], rows)
+    header = ["target", "from", "coverage, samples' own std", "std as written", f"by {FEW} samples", "spread ratio"]
+    table = markdown_table(header, rows)
     return Section(
         "What the uncertainty is worth (16 samples)",
         tuple(verdicts),

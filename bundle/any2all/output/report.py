@@ -191,7 +191,7 @@ def _draw_row(
         "mean": (output.mean, output.role.upper() + (" (mean)" if output.std is not None else ""), colour),
         "truth": (output.truth, "truth", MUTED),
         "error": (error, "|error|", MUTED),
-        "std": (output.std, "std of the samples", MUTED),
+        "std": (output.std, "std", MUTED),
     }
     last = None
     for i, column in enumerate(columns):

@@ -19,14 +19,15 @@ class ModalityResult:
         name: modality of the stack.
         role: ``reconstructed`` where data of this modality was measured, else ``synthetic``.
         mean: mean of the samples.
-        std: their standard deviation times ``std_scale``, None when there is one sample.
+        std: their standard deviation, pooled with the neighbours' (`spread`), times ``std_scale``; None when there is
+            one sample.
         samples: kept only when they are to be written.
         units: of every volume here (for a missing MR: "a.u.", u x 1000).
         effective_resolution_mm: what the sampler's grid could resolve.
         truth: the real image where it is known, in the same units.
         shown_input: first reconstruction of the measured data, for the picture.
         metrics: such as PSNR and SSIM against the truth, with the grid they were computed on.
-        std_scale: what makes 90 % intervals hold 90 % of the truth on validation heads; 1: not calibrated.
+        std_scale: what makes mean ± 1.645 std hold 90 % of the truth on validation heads; 1: not calibrated.
     """
 
     name: str

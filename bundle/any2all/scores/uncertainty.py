@@ -1,5 +1,8 @@
 """Whether the spread of posterior samples tells the error: by bins, by coverage, and by one ratio.
 
+Of the samples themselves (`coverage`, `spread_ratio`), and of the std that is written with their mean (`held_by`,
+`scale_for_coverage`), whose intervals are read as those of a normal distribution: mean ± 1.645 std for 90 %.
+
 With K samples and a truth that are exchangeable (what samples of the exact posterior are), the truth differs from
 the samples' mean by (1 + 1/K) variances, so normal values lie in mean ± t_{K-1} s sqrt(1 + 1/K) at the level of t.
 
@@ -46,7 +49,9 @@ class Coverage:
     pixels: int
 
 
-def error_by_std(samples: np.ndarray, truth: np.ndarray, mask: np.ndarray, bins: int = 10) -> list[Bin]:
+def error_by_std(
+    samples: np.ndarray, truth: np.ndarray, mask: np.ndarray, bins: int = 10, written: np.ndarray | None = None
+) -> list[Bin]:
     """Error of the samples' mean in quantile bins of their std, from the surest pixels to the least sure.
 
     Args:
@@ -54,6 +59,7 @@ def error_by_std(samples: np.ndarray, truth: np.ndarray, mask: np.ndarray, bins:
         truth: (Z, H, W).
         mask: bool (Z, H, W), such as the head.
         bins: as many, of equal count; fewer when many pixels share one std, none when the mask is empty.
+        written: the std (Z, H, W) that stands beside the mean; None: the samples' own.
 
     Raises:
         Any2allError: fewer than two samples, or shapes that differ.
@@ -61,7 +67,8 @@ def error_by_std(samples: np.ndarray, truth: np.ndarray, mask: np.ndarray, bins:
     chosen, true = _inside(samples, truth, mask)
     if not true.size:
         return []
-    std, error = chosen.std(axis=0, ddof=1), chosen.mean(axis=0) - true
+    std = chosen.std(axis=0, ddof=1) if written is None else written[np.asarray(mask, bool)]
+    error = chosen.mean(axis=0) - true
     edges = np.unique(np.quantile(std, np.linspace(0, 1, bins + 1)[1:-1]))
     which = np.searchsorted(edges, std, side="left")
     parts = [which == i for i in range(len(edges) + 1)]
@@ -107,16 +114,28 @@ def coverage(samples: np.ndarray, truth: np.ndarray, mask: np.ndarray, level: fl
     )
 
 
-def scale_for_coverage(samples: np.ndarray, truth: np.ndarray, mask: np.ndarray, level: float = 0.9) -> float | None:
-    """The least factor on the std with which mean ± t s sqrt(1 + 1/K) holds ``level`` of the truth.
+def held_by(
+    samples: np.ndarray, truth: np.ndarray, mask: np.ndarray, written: np.ndarray, level: float = 0.9
+) -> float | None:
+    """Fraction of a mask's pixels with the truth within mean ± z std of a written std (Z, H, W); z: normal, two-sided.
+
+    None when the mask is empty. Other arguments and errors as in `error_by_std`.
+    """
+    error, half = _error_and_half(samples, truth, mask, written, level)
+    return float((error <= half).mean()) if error.size else None
+
+
+def scale_for_coverage(
+    samples: np.ndarray, truth: np.ndarray, mask: np.ndarray, written: np.ndarray, level: float = 0.9
+) -> float | None:
+    """The least factor on a std (Z, H, W) with which mean ± z std holds ``level`` of the truth, see `held_by`.
 
     It is the quantile of the error over the half-width. None when the mask is empty, or when no factor is enough
-    because the samples agree, wrongly, in too many pixels. Arguments and errors as in `error_by_std`.
+    because the samples agree, wrongly, in too many pixels.
     """
-    chosen, true = _inside(samples, truth, mask)
-    if not true.size:
+    error, half = _error_and_half(samples, truth, mask, written, level)
+    if not error.size:
         return None
-    error, half = np.abs(chosen.mean(axis=0) - true), _half_width(chosen, level)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(error == 0, 0.0, error / half)
     factor = float(np.quantile(ratio, level, method="inverted_cdf"))
@@ -154,6 +173,14 @@ def _half_width(samples: np.ndarray, level: float) -> np.ndarray:
     count = len(samples)
     t = float(stats.t.ppf((1 + level) / 2, count - 1))
     return t * samples.std(axis=0, ddof=1) * math.sqrt(1 + 1 / count)
+
+
+def _error_and_half(
+    samples: np.ndarray, truth: np.ndarray, mask: np.ndarray, written: np.ndarray, level: float
+) -> tuple[np.ndarray, np.ndarray]:
+    chosen, true = _inside(samples, truth, mask)
+    z = float(stats.norm.ppf((1 + level) / 2))
+    return np.abs(chosen.mean(axis=0) - true), z * written[np.asarray(mask, bool)].astype(np.float64)
 
 
 def _rank(count: int, level: float) -> int:

@@ -1,7 +1,8 @@
 """Real stacks from a datalist as training slices, and how slices are augmented.
 
 Every item is ``{"image": (M, H, W) float32 in [-1, 1], "present": (M,) bool}``; a modality that a subject does not have
-is marked absent and its image is zero.
+is marked absent and its image is zero. Training slices also say which modalities were ``acquired`` (M,) bool: what is
+present but was not acquired was drawn by a prior (`completion`), and nothing is learnt from it.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from ..errors import Any2allError
 from ..geometry import Volume, canonical, prior_grid, read_volume, resample
 from ..intensity import head_mask, scale_of, to_u
 from ..stack import Stack
+from .completion import Completion
 
 Item = dict[str, Tensor]
 MIN_HEAD_FRACTION = 0.02
+COMPLETED = 0.5  # how often a completed subject's slice comes with what was drawn; else its gaps stay gaps
 
 
 def read_datalist(file: str | Path, section: str = "training") -> list[dict[str, str]]:
@@ -96,6 +100,7 @@ class StackCohort:
         stack: the stack.
         matrix: (H, W) of the prior.
         spacing_mm: (H, W, slice) of the prior.
+        completion: draws what incomplete subjects lack, see there; None leaves the gaps.
         spacing_factors: the in-plane spacings at which each subject is resampled, relative to the prior's.
     """
 
@@ -105,18 +110,46 @@ class StackCohort:
         stack: Stack,
         matrix: Sequence[int],
         spacing_mm: Sequence[float],
+        completion: Completion | None = None,
         spacing_factors: Sequence[float] = (0.9, 1.0, 1.1),
     ) -> None:
         self.subjects: list[Item] = []
-        for entry in entries:
+        for number, entry in enumerate(entries):
             for f in spacing_factors:
                 spacing = (spacing_mm[0] * f, spacing_mm[1] * f, spacing_mm[2])
-                self.subjects.append(load_fitted_stack(entry, stack, spacing, matrix))
+                item = load_fitted_stack(entry, stack, spacing, matrix)
+                if completion is not None and not bool(item["present"].all()):
+                    item["completed"] = completion.of(item["image"], item["present"], f"{number}/{f}")
+                self.subjects.append(item)
 
-    def draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """One slice (M, H, W) in [-1, 1] of any subject, and which modalities it has (M,) bool."""
+    def draw(self, rng: np.random.Generator) -> Item:
+        """One slice of any subject."""
         subject = self.subjects[int(rng.integers(len(self.subjects)))]
-        return subject["image"][int(rng.integers(len(subject["image"])))], subject["present"]
+        z, present = int(rng.integers(len(subject["image"]))), subject["present"]
+        if "completed" in subject and rng.random() < COMPLETED:
+            drawn = subject["completed"]
+            image = drawn[int(rng.integers(len(drawn))), z]
+            return {"image": image, "present": torch.ones_like(present), "acquired": present}
+        return {"image": subject["image"][z], "present": present, "acquired": present}
+
+
+def another_head(image: Tensor, kinds: Sequence[str], rng: np.random.Generator) -> Tensor:
+    """A real slice (M, H, W) in [-1, 1] as of another head in another scanner: few real heads must serve for many.
+
+    Turned by up to 10°, stretched by up to 8 % along each axis (all channels alike); each MR channel with a smooth
+    shading of up to 12 % and its own gamma from 0.8 to 1.25.
+    """
+    angle, (sy, sx) = np.deg2rad(rng.uniform(-10, 10)), rng.uniform(0.92, 1.08, 2)
+    aspect = image.shape[-2] / image.shape[-1]
+    cos, sin = np.cos(angle), np.sin(angle)
+    theta = torch.tensor([[cos * sx, -sin * sy * aspect, 0.0], [sin * sx / aspect, cos * sy, 0.0]], dtype=image.dtype)
+    grid = affine_grid(theta[None], [1, *image.shape], align_corners=False)
+    u = ((grid_sample((image + 1)[None], grid, "bicubic", "zeros", align_corners=False)[0]) / 2).clamp(0, 1)
+    mr = torch.tensor([kind == "MR" for kind in kinds])
+    coarse = torch.from_numpy(rng.uniform(-0.12, 0.12, (1, len(kinds), 4, 4))).to(image.dtype)
+    shading = 1 + interpolate(coarse, image.shape[-2:], mode="bicubic", align_corners=True)[0]
+    gamma = torch.from_numpy(np.exp(rng.uniform(-0.22, 0.22, len(kinds)))).to(image.dtype)[:, None, None]
+    return 2 * torch.where(mr[:, None, None], (shading * u**gamma).clamp(0, 1), u) - 1
 
 
 def augment(image: Tensor, kinds: Sequence[str], rng: np.random.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 MCS in a few steps, on a network that is not exact, draws samples that agree more than they should. So the spread is
 measured on validation heads, and written with the prior: one factor for each modality, reconstructed and synthetic.
+Samples are drawn, centred and pooled here as a study's are by default.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from ..physics.measurements import Channel, Measurements
 from ..samplers import MCS, Problem
 from ..samplers.noise import VolumeNoise
 from ..scores.uncertainty import scale_for_coverage
+from ..spread import SIGMA_PX, pooled_std
+from ..study.presets import CENTRE
 
 LEVEL = 0.9
-STEPS, SAMPLES, MOST_SLICES = 10, 6, 6
+STEPS, SAMPLES, MOST_SLICES = 10, 4, 12
 NOISE_STD = 0.01
 HEAD_U = 0.04  # of the brightest modality; what is darker is air, where every sample is right
 
@@ -30,7 +33,7 @@ def measure_std_scale(prior: NetworkPrior, slices: Tensor) -> dict[str, dict[str
 
     Args:
         prior: of the ``per_modality`` recipe.
-        slices: complete validation slices (B, M, H, W) in the prior range; six of them are used.
+        slices: complete validation slices (B, M, H, W) in the prior range; up to twelve of them are used.
     """
     truth = ((slices.cpu() + 1) / 2).clamp(0, 1)
     truth = truth[torch.linspace(0, len(truth) - 1, min(len(truth), MOST_SLICES)).round().long()]
@@ -42,9 +45,10 @@ def measure_std_scale(prior: NetworkPrior, slices: Tensor) -> dict[str, dict[str
             if raw and not modality.raw_data:
                 continue
             drawn = [_draw(prior, truth, m, given, raw) for given in _companions(prior, m)]
-            samples = np.concatenate([d[:, :, m].numpy() for d in drawn], axis=1)
+            samples = np.concatenate([d[:, :, m].numpy() for d in drawn], axis=1).clip(0, 1)
             true, mask = (np.concatenate([part] * len(drawn)) for part in (truth[:, m].numpy(), inside))
-            factor = scale_for_coverage(samples.clip(0, 1), true, mask, LEVEL)
+            std = pooled_std(samples.var(axis=0, ddof=1), len(samples), (0, SIGMA_PX, SIGMA_PX))
+            factor = scale_for_coverage(samples, true, mask, std, LEVEL)
             if factor is not None:
                 scales[role][modality.name] = round(factor, 3)
     return scales
@@ -65,6 +69,7 @@ def _draw(prior: NetworkPrior, truth: Tensor, m: int, given: Sequence[int], raw:
     if raw:
         channels[m] = simulate_kspace(truth[:, m].numpy(), noise_std=NOISE_STD).channel()
     problem = Problem.of(Measurements(tuple(channels)), tuple(truth.shape))
-    sampler = MCS(STEPS, consistency="moment", refill=False)
+    centre = {} if raw else {"centre": CENTRE, "mean_network": prior.mean_network}
+    sampler = MCS(STEPS, consistency="moment", refill=False, **centre)
     noise = VolumeNoise(tuple(truth.shape[1:]), subject="dispersion")
     return (sampler.sample(prior, problem, noise, SAMPLES, device=prior.device) + 1) / 2

@@ -20,6 +20,7 @@ from .detail import measure_detail
 from .dispersion import measure_std_scale
 
 MEAN_IMAGE_SLICES = 512
+COHERENCE_HEADS = 7
 SELF_CHECK_SEEDS, SELF_CHECK_SLICES = tuple(range(3000, 3020)), 4
 
 
@@ -50,6 +51,7 @@ def finish_prior(
     device: torch.device | str = "cpu",
     validation_head: str | Path | None = None,
     validation_entries: Sequence[Mapping[str, str]] = (),
+    training_heads: Sequence[str | Path] = (),
 ) -> PriorCard:
     """Calibrate a freshly trained prior and write its card anew.
 
@@ -62,6 +64,7 @@ def finish_prior(
             of neighbouring slices must be (`measure_slice_correlation`), and the limits of the self-check
             (`measure_self_check`); None skips these, and the factors on the std (`measure_std_scale`).
         validation_entries: real stacks that are kept apart (modality → file), which the self-check must pass.
+        training_heads: label maps of the training; some of them, rendered anew, help to say how alike noise must be.
         training_files: images trained on; their checksums let inference say when its input is one of them.
     """
     prior = load_prior(model_file, device)
@@ -71,7 +74,7 @@ def finish_prior(
         if validation_head is not None:
             card.detail_mse = measure_detail(prior, validation_head)
             card.std_scale = measure_std_scale(prior, validation_slices)
-            card.slice_correlation = measure_slice_correlation(prior, validation_head)
+            card.slice_correlation = measure_slice_correlation(prior, [validation_head, *_evenly(training_heads)])
             card.selfcheck = measure_self_check(prior, validation_head, validation_entries)
     if training_files:
         card.training["file_sha256"] = sorted(file_sha256(Path(file)) for file in training_files)
@@ -79,6 +82,11 @@ def finish_prior(
         np.save(mean_image_file(model_file), mean_image(training_set).numpy().astype(np.float16))
     save_card(card, model_file)
     return card
+
+
+def _evenly(heads: Sequence[str | Path]) -> Sequence[str | Path]:
+    step = max(1, len(heads) // (COHERENCE_HEADS - 1))
+    return list(heads)[::step][: COHERENCE_HEADS - 1]
 
 
 def measure_self_check(

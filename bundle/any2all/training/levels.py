@@ -46,10 +46,16 @@ class LevelMixture:
 
 
 def draw_levels(
-    present: Tensor, recipe: Recipe, top: int, mixture: LevelMixture, generator: torch.Generator | None = None
+    present: Tensor,
+    recipe: Recipe,
+    top: int,
+    mixture: LevelMixture,
+    generator: torch.Generator | None = None,
+    acquired: Tensor | None = None,
 ) -> Tensor:
     """Levels (B, M) for stacks whose channels are ``present`` (B, M) bool; an absent channel is pure noise, level T.
 
+    Of the present ones only ``acquired`` channels (None: all) are ever clean, and one of them is always noised.
     The ``shared`` recipe draws one level 1 … T for all channels (Any2all, Sec. 3; DDPM).
     """
     batch, channels = present.shape
@@ -70,11 +76,13 @@ def draw_levels(
     common = torch.where(with_companions & (uniform(batch, 1) < mixture.pure_noise), top, common)
 
     levels = common.expand(batch, channels).clone()
-    clean = _random_proper_subset(present, uniform)
+    acquired = present if acquired is None else acquired
+    clean = _random_proper_subset(acquired, uniform)
     levels[with_companions & clean] = 0
     if mixture.idle:
         levels[_random_proper_subset(present & (levels > 0), uniform) & (uniform(batch, 1) < mixture.idle)] = top
     own = (uniform(batch, channels) * (top + 1)).long().clamp(max=top)
+    own = torch.where(acquired, own, own.clamp(min=1))
     levels = torch.where(independent, own, levels)
     return torch.where(present, levels, top)
 

@@ -35,8 +35,10 @@ def min_snr_weight(levels: Tensor, schedule: Schedule, prediction: Prediction) -
 class PrepareNoisyStack:
     """The ``prepare_batch`` of MONAI's SupervisedTrainer.
 
-    A batch holds ``image`` (B, M, H, W) in the prior range and ``present`` (B, M) bool. Returned are x_k, the pair
-    (target, weight) for `NoisedChannelLoss`, and the levels (B, M) as the network's second argument.
+    A batch holds ``image`` (B, M, H, W) in the prior range, ``present`` (B, M) bool, and ``acquired`` (B, M) bool (what
+    is present and was not acquired is noised and has no weight; without the key, all that is present was acquired).
+    Returned are x_k, the pair (target, weight) for `NoisedChannelLoss`, and the levels (B, M) as the network's second
+    argument.
 
     Raises Any2allError for an unknown ``weighting``.
     """
@@ -58,12 +60,13 @@ class PrepareNoisyStack:
     ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, ...], dict[str, Any]]:
         x0 = torch.as_tensor(batch["image"]).to(device, non_blocking=non_blocking)
         present = torch.as_tensor(batch["present"]).to(device, non_blocking=non_blocking)
-        levels = draw_levels(present, self.noise_levels, self.schedule.steps, self.mixture)
+        acquired = torch.as_tensor(batch.get("acquired", present)).to(device, non_blocking=non_blocking) & present
+        levels = draw_levels(present, self.noise_levels, self.schedule.steps, self.mixture, acquired=acquired)
         eps = torch.randn_like(x0)
         signal, noise = self.schedule.planes(levels, x0.dtype)
         x_k = torch.where(present[..., None, None], signal * x0 + noise * eps, eps)
         target = eps if self.prediction == "eps" else signal * eps - noise * x0
-        weight = ((levels > 0) & present).to(x0.dtype)
+        weight = ((levels > 0) & acquired).to(x0.dtype)
         if self.weighting == "min_snr":
             weight = weight * min_snr_weight(levels, self.schedule, self.prediction).to(x0.dtype)
         return x_k, (target, weight), (levels,), {}

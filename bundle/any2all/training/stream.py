@@ -17,7 +17,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ..errors import Any2allError
 from ..phantom.dataset import RenderedHeads
 from ..stack import Stack
-from .datasets import Item, StackCohort, augment
+from .datasets import Item, StackCohort, another_head, augment
 
 SLICES_PER_HEAD = 40
 FASTER_FILLING = 4
@@ -105,17 +105,19 @@ class TrainingSlices:
         """Item ``position`` of a lane: the same whatever was asked for before."""
         rng = np.random.default_rng([self.seed, lane, position, ITEM])
         if rng.random() < self.real_fraction:
-            image, present = self.real.draw(rng)
+            item = self.real.draw(rng)
+            item["image"] = another_head(item["image"], self.kinds, rng)
         else:
-            image, present = self.rendered.draw(lane, position, rng), self.complete
-        return {"image": augment(image, self.kinds, rng) * present[:, None, None], "present": present}
+            image = self.rendered.draw(lane, position, rng)
+            item = {"image": image, "present": self.complete, "acquired": self.complete}
+        return {**item, "image": augment(item["image"], self.kinds, rng) * item["present"][:, None, None]}
 
     def __iter__(self) -> Iterator[Item]:
         return (self.item(0, position) for position in itertools.count())
 
 
 class BatchStream(IterableDataset):
-    """Endless batches ``{"image": (B, M, H, W), "present": (B, M)}`` from batch number ``start`` on.
+    """Endless batches ``{"image": (B, M, H, W), "present": (B, M), "acquired": (B, M)}`` from batch number ``start`` on.
 
     The workers of a data loader (with ``batch_size=None``) take turns, and the loader keeps their order: what comes out
     depends on the number of lanes, not of workers. With as many workers as lanes, each worker serves one lane.

@@ -72,7 +72,7 @@ def _draw(results: Results, cases: Cases, found: Sequence[Cell]) -> Figure:
         panel.plot([0, end], [0, slope * end], "--", color=MUTED, linewidth=0.8)
         panel.set(xlim=(0, 1.05 * max((b.std for b in bins), default=1.0)), ylim=(0, 1.1 * end))
         panel.set_title(f"{target} from {task}", size=SMALL, weight="bold", color=INK, loc="left", pad=3)
-        panel.set_xlabel("predicted std, u", size=TINY, labelpad=1)
+        panel.set_xlabel("std of the samples, u", size=TINY, labelpad=1)
         if number % ACROSS == 0:
             panel.set_ylabel("error of the mean, u")
     return figure

@@ -1,0 +1,50 @@
+"""Images that a real subject lacks, drawn by an earlier prior: something to look at while training, never to learn from.
+
+Training on incomplete stacks shows the network real images only beside images that are pure noise. A sampler shows it
+something else: while it draws all missing images together, each is half there. On real scans such samples drift away
+from what one pass says, and a network that has seen real images beside half-drawn ones drifts less.
+
+What is drawn here enters training as a noised input alone. No loss is taken there, and it is never given clean: the
+network does not learn its own images as if a scanner had made them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..diffusion.prior import NetworkPrior
+from ..physics.measurements import Channel, Measurements
+from ..samplers import MCS, Problem
+from ..samplers.noise import VolumeNoise
+
+STEPS = 10
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Draws what a stack lacks.
+
+    Args:
+        prior: of the ``per_modality`` recipe.
+        draws: how many times each subject is completed.
+        seed: of the draws.
+    """
+
+    prior: NetworkPrior
+    draws: int = 2
+    seed: int = 0
+
+    def of(self, image: Tensor, present: Tensor, subject: str) -> Tensor:
+        """(draws, Z, M, H, W) in [-1, 1] of a stack (Z, M, H, W) that has the modalities ``present`` (M,) bool.
+
+        What is present stays as it is.
+        """
+        u = (image + 1) / 2
+        channels = [Channel.available(u[:, m]) if has else Channel.missing() for m, has in enumerate(present.tolist())]
+        problem = Problem.of(Measurements(tuple(channels)), tuple(image.shape))
+        noise = VolumeNoise(tuple(image.shape[1:]), self.seed, f"completion/{subject}")
+        drawn = MCS(STEPS).sample(self.prior, problem, noise, self.draws, device=self.prior.device)
+        return torch.where(present[:, None, None], image, drawn.cpu().clamp(-1, 1))
