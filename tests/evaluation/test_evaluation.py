@@ -299,6 +299,16 @@ def test_one_pass_is_held_to_a_regression_network(tiny_prior):
     assert not section.verdicts[0].holds and "-0.79 dB" in section.verdicts[0].measured
 
 
+@pytest.mark.parametrize("times, holds", [(None, True), (1.0, True), (2.5, None)])
+def test_a_regression_that_was_trained_less_proves_nothing(tiny_prior, monkeypatch, times, holds):
+    monkeypatch.setattr(Evaluation, "trained_longer", lambda self, name: times)
+    scores = {("T1", "CT", "mcs-1"): [1e-3] * 6, ("T1", "CT", "regression"): [1e-3] * 6}
+    (verdict,) = against_regression(invented(tiny_prior, scores)).verdicts
+    assert verdict.holds is holds and ("2.5 times its stacks" in verdict.measured) == (times == 2.5)
+    worse = {**scores, ("T1", "CT", "mcs-1"): [2e-3] * 6}
+    assert against_regression(invented(tiny_prior, worse)).verdicts[0].holds is False
+
+
 def test_centred_means_stand_beside_plain_ones(tiny_prior):
     plain, centred = ("T1", "CT", BEST), ("T1", "CT", CENTRED)
     section = centring(

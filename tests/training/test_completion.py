@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from any2all.diffusion.prior import load_prior
-from any2all.stack import load_stack
+from any2all.diffusion.prior import NetworkPrior, load_prior
+from any2all.errors import Any2allError
+from any2all.stack import Stack, load_stack
 from any2all.training.completion import Completion
 from any2all.training.datasets import StackCohort, another_head, read_datalist
 from any2all.training.levels import LevelMixture, draw_levels
@@ -34,6 +37,15 @@ def test_what_a_subject_has_stays_and_the_rest_is_drawn(tiny_prior):
     assert not torch.equal(drawn, Completion(tiny_prior, draws=3, seed=1).of(image, present, "p"))
 
 
+def test_a_prior_that_cannot_complete_is_refused(tiny_prior, small_cohort):
+    shared = NetworkPrior(tiny_prior.network, replace(tiny_prior.card, noise_levels="shared"))
+    with pytest.raises(Any2allError, match="complete_with.*shared.*per_modality"):
+        Completion(shared)
+    fewer = Stack(modalities=STACK.modalities[:3])
+    with pytest.raises(Any2allError, match="complete_with"):
+        StackCohort(read_datalist(small_cohort), fewer, *GRID, Completion(tiny_prior))
+
+
 def test_half_of_an_incomplete_subjects_slices_come_completed(completed, small_cohort):
     items = [completed.draw(np.random.default_rng(seed)) for seed in range(400)]
     incomplete = [item for item in items if not item["acquired"].all()]
@@ -41,7 +53,8 @@ def test_half_of_an_incomplete_subjects_slices_come_completed(completed, small_c
     assert 0.4 < len(incomplete) / len(items) < 0.6 and 0.4 < len(filled) / len(incomplete) < 0.6
     assert all(item["acquired"].sum() == 2 for item in filled)
     without = StackCohort(read_datalist(small_cohort), STACK, *GRID, spacing_factors=(1.0,))
-    assert all(torch.equal(i["present"], i["acquired"]) for i in (without.draw(np.random.default_rng(s)) for s in range(40)))
+    plain = [without.draw(np.random.default_rng(seed)) for seed in range(40)]
+    assert all(torch.equal(item["present"], item["acquired"]) for item in plain)
 
 
 def test_what_was_drawn_is_noised_and_has_no_part_in_the_loss(completed):

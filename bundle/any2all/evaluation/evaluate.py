@@ -167,6 +167,13 @@ class Evaluation:
             facts.append(f"{name}: {_trained(self._roster.other(name))}")
         return "; ".join(facts) + "."
 
+    def trained_longer(self, name: str) -> float | None:
+        """On how many times the stacks of another prior that methods name this one was trained; None: not known."""
+        with suppress(LeftOutError):
+            ours, its = (p.card.training.get("stacks_seen") for p in (self.prior, self._roster.other(name)))
+            return ours / its if ours and its else None
+        return None
+
     @property
     def checksums(self) -> list[str]:
         """Of the weights that are evaluated, see `Roster.checksums`."""

@@ -17,6 +17,7 @@ CHAINS = {
     "CT": ("CT", ("T1", "T1+T2star", "T1+T2star+T2FLAIR")),
     "PET": ("PET", ("T1", "T1+T2star", "T1+T2star+T2FLAIR")),
 }
+FAIR = 1.05  # times the stacks of a rival: more is no comparison of methods
 RIVALS = ("L1_wavelet", "L1_wavelet_real")
 
 
@@ -99,11 +100,12 @@ def against_regression(results: Results) -> Section | None:
         gap = difference(own, other)
         gaps.append(gap.mean)
         rows.append([own.cases, own.target, own.task, f"{own.psnr:.2f}", f"{other.psnr:.2f}", str(gap)])
-    worst = min(gaps)
+    worst, times = min(gaps), results.evaluation.trained_longer("regression.pt")
+    fair = times is None or times <= FAIR
     verdict = Verdict(
-        "one pass within 0.3 dB of the regression U-Net",
-        f"worst {worst:+.2f} dB, mean {np.mean(gaps):+.2f} dB",
-        worst >= -0.3,
+        "one pass within 0.3 dB of the regression U-Net, trained as long",
+        f"worst {worst:+.2f} dB, mean {np.mean(gaps):+.2f} dB" + ("" if fair else f", on {times:.1f} times its stacks"),
+        False if worst < -0.3 else True if fair else None,
     )
     header = ["cases", "target", "from", "one pass", "regression", "difference, dB"]
     facts = results.evaluation.model_facts("regression.pt")
@@ -134,7 +136,7 @@ def centring(results: Results) -> Section | None:
             verdicts.append(Verdict(asked, f"{mean:+.2f} dB over {len(gains[cases.name])} tasks", mean > least))
     header = ["cases", "target", "from", "mean of 4", "centred", "gain", "one pass", "regression"]
     note = "PSNR of means of missing images. Where the target was measured, centring changes nothing."
-    return Section("Samples centred halfway on one pass", tuple(verdicts), (note, markdown_table(header, rows)))
+    return Section("Samples centred halfway on the stated mean", tuple(verdicts), (note, markdown_table(header, rows)))
 
 
 def against_shared(results: Results) -> Section | None:

@@ -2,8 +2,8 @@
 
 A 2-D prior draws every slice by itself: with independent noise a modality of which the given images say little (PET)
 flickers, and one that they settle (CT) is smoother along z than the truth. AR(1) noise moves both, so its correlation
-is measured for every modality, and written with the prior. How much a head changes from slice to slice is its own:
-PET of one had needed 0.9 where others need 0.6, so many heads are asked, of the training as well, in new renderings.
+is measured for every modality, and written with the prior. How much a head changes from slice to slice is its own, so
+several heads are asked, of the training as well, in new renderings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Images that a real subject lacks, drawn by an earlier prior: something to look at while training, never to learn from.
+"""Images that a real subject lacks, drawn by an earlier prior: to be looked at in training, never to be learnt.
 
 Training on incomplete stacks shows the network real images only beside images that are pure noise. A sampler shows it
 something else: while it draws all missing images together, each is half there. On real scans such samples drift away
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.prior import NetworkPrior
+from ..errors import Any2allError
 from ..physics.measurements import Channel, Measurements
 from ..samplers import MCS, Problem
 from ..samplers.noise import VolumeNoise
@@ -31,11 +32,20 @@ class Completion:
         prior: of the ``per_modality`` recipe.
         draws: how many times each subject is completed.
         seed: of the draws.
+
+    Raises:
+        Any2allError: a prior of the ``shared`` recipe, which cannot be given clean images.
     """
 
     prior: NetworkPrior
     draws: int = 2
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.prior.noise_levels != "per_modality":
+            raise Any2allError(
+                "this prior cannot complete a stack", key="complete_with", value="shared", allowed=("per_modality",)
+            )
 
     def of(self, image: Tensor, present: Tensor, subject: str) -> Tensor:
         """(draws, Z, M, H, W) in [-1, 1] of a stack (Z, M, H, W) that has the modalities ``present`` (M,) bool.

@@ -113,6 +113,13 @@ class StackCohort:
         completion: Completion | None = None,
         spacing_factors: Sequence[float] = (0.9, 1.0, 1.1),
     ) -> None:
+        if completion is not None and completion.prior.stack.names != stack.names:
+            raise Any2allError(
+                "the prior to complete with was trained on other modalities",
+                key="complete_with",
+                value=completion.prior.stack.names,
+                allowed=stack.names,
+            )
         self.subjects: list[Item] = []
         for number, entry in enumerate(entries):
             for f in spacing_factors:

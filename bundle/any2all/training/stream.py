@@ -117,7 +117,7 @@ class TrainingSlices:
 
 
 class BatchStream(IterableDataset):
-    """Endless batches ``{"image": (B, M, H, W), "present": (B, M), "acquired": (B, M)}`` from batch number ``start`` on.
+    """Endless batches ``{"image": (B, M, H, W), "present": (B, M), "acquired": (B, M)}`` from number ``start`` on.
 
     The workers of a data loader (with ``batch_size=None``) take turns, and the loader keeps their order: what comes out
     depends on the number of lanes, not of workers. With as many workers as lanes, each worker serves one lane.
