@@ -40,6 +40,11 @@ def pooled_std(variance: np.ndarray, count: int, sigma: Sequence[float]) -> np.n
     return np.sqrt((own * variance + WORTH * around) / (own + WORTH), dtype=np.float32)
 
 
+def std_of(samples: np.ndarray) -> np.ndarray:
+    """`pooled_std` (Z, H, W) of samples (K, Z, H, W), K ≥ 2, that lie on the prior's own grid."""
+    return pooled_std(samples.var(axis=0, ddof=1), len(samples), (0, SIGMA_PX, SIGMA_PX))
+
+
 def one_pixel(grid: Grid, frame: Grid) -> tuple[float, float, float]:
     """`SIGMA_PX` pixels of the prior's ``frame`` (Z, H, W) along each axis of another grid, in that grid's voxels.
 

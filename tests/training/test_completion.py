@@ -101,6 +101,14 @@ def test_another_head_keeps_the_modalities_on_one_grid():
     assert min(moved) > 0.005 and len({round(value, 4) for value in moved}) > 15
 
 
+def test_a_prior_that_is_not_there_ends_the_run_in_words(small_cohort, tmp_path, capsys):
+    overrides = {"datalist_file": str(small_cohort), "validation_slices": None, "output_dir": str(tmp_path / "run")}
+    with pytest.raises(SystemExit) as left:
+        workflow("train.json", **overrides, complete_with=str(tmp_path / "none.pt"), total_iterations=1).run()
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and "error:" in said and "none.pt" in said
+
+
 def test_a_run_completes_with_a_released_prior_and_says_so(small_cohort, tmp_path):
     overrides = {"datalist_file": str(small_cohort), "validation_slices": None, "total_iterations": 2}
     workflow("train.json", **overrides, output_dir=str(tmp_path / "first")).run()

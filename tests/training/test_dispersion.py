@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from any2all.scores.uncertainty import held_by
-from any2all.spread import pooled_std
+from any2all.spread import std_of
 from any2all.training.dispersion import LEVEL, measure_std_scale
 
 
@@ -31,5 +31,5 @@ def test_the_factor_brings_the_coverage_to_its_level(tiny_prior, monkeypatch):
     assert 2.8 < factor < 3.4
     for count in (2, 4, 8):
         few = samples[:count]
-        std = factor * pooled_std(few.var(0, ddof=1), count, (0, 1, 1))
+        std = factor * std_of(few)
         assert abs(held_by(few, truth[:, 4].numpy(), np.ones((4, 32, 32), bool), std, LEVEL) - LEVEL) < 0.05

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..diffusion.prior import NetworkPrior
 from ..errors import Any2allError
-from ..spread import SIGMA_PX, pooled_std
+from ..spread import std_of
 from .cases import Cases
 from .features import FeatureExtractor
 from .peers import Peer
@@ -157,8 +157,7 @@ class Evaluation:
     def written_std(self, samples: np.ndarray, target: str, task: str) -> np.ndarray:
         """The std (Z, H, W) that a study would write of samples (K, Z, H, W): pooled, by the prior's own factor."""
         measured = any(t.name == task and target in t.raw for t in self.tasks)
-        pooled = pooled_std(samples.var(axis=0, ddof=1), len(samples), (0, SIGMA_PX, SIGMA_PX))
-        return self.prior.card.std_factor(target, measured) * pooled
+        return self.prior.card.std_factor(target, measured) * std_of(samples)
 
     def model_facts(self, name: str) -> str:
         """How long another prior that methods name was trained, beside the evaluated one, in words."""

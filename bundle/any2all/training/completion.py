@@ -11,11 +11,12 @@ network does not learn its own images as if a scanner had made them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..diffusion.prior import NetworkPrior
+from ..diffusion.prior import NetworkPrior, load_prior
 from ..errors import Any2allError
 from ..physics.measurements import Channel, Measurements
 from ..samplers import MCS, Problem
@@ -46,6 +47,11 @@ class Completion:
             raise Any2allError(
                 "this prior cannot complete a stack", key="complete_with", value="shared", allowed=("per_modality",)
             )
+
+    @classmethod
+    def by(cls, model_file: str | Path, device: torch.device | str, seed: int) -> Completion:
+        """With a prior's file, on a device. Raises Any2allError for a file that is no such prior."""
+        return cls(load_prior(model_file, device), seed=seed)
 
     def of(self, image: Tensor, present: Tensor, subject: str) -> Tensor:
         """(draws, Z, M, H, W) in [-1, 1] of a stack (Z, M, H, W) that has the modalities ``present`` (M,) bool.

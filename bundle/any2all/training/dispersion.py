@@ -19,7 +19,7 @@ from ..physics.measurements import Channel, Measurements
 from ..samplers import MCS, Problem
 from ..samplers.noise import VolumeNoise
 from ..scores.uncertainty import scale_for_coverage
-from ..spread import SIGMA_PX, pooled_std
+from ..spread import std_of
 from ..study.presets import CENTRE
 
 LEVEL = 0.9
@@ -47,8 +47,7 @@ def measure_std_scale(prior: NetworkPrior, slices: Tensor) -> dict[str, dict[str
             drawn = [_draw(prior, truth, m, given, raw) for given in _companions(prior, m)]
             samples = np.concatenate([d[:, :, m].numpy() for d in drawn], axis=1).clip(0, 1)
             true, mask = (np.concatenate([part] * len(drawn)) for part in (truth[:, m].numpy(), inside))
-            std = pooled_std(samples.var(axis=0, ddof=1), len(samples), (0, SIGMA_PX, SIGMA_PX))
-            factor = scale_for_coverage(samples, true, mask, std, LEVEL)
+            factor = scale_for_coverage(samples, true, mask, std_of(samples), LEVEL)
             if factor is not None:
                 scales[role][modality.name] = round(factor, 3)
     return scales
