@@ -18,6 +18,7 @@ class WhitePrior:
 
     noise_levels = "per_modality"
     channels = 1
+    contrast = None
 
     def __init__(self, std: float) -> None:
         self.schedule, self.variance = cosine_schedule(), std**2

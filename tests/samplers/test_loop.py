@@ -37,7 +37,7 @@ class CountingPrior:
 
     def __init__(self, prior) -> None:
         self.prior, self.schedule, self.noise_levels = prior, prior.schedule, prior.noise_levels
-        self.channels, self.error_variance = prior.channels, prior.error_variance
+        self.channels, self.error_variance, self.contrast = prior.channels, prior.error_variance, prior.contrast
         self.calls = self.passes = self.products = 0
 
     def x0_hat(self, x, levels):

@@ -182,7 +182,7 @@ class Biased:
 
     def __init__(self, prior) -> None:
         self.prior, self.schedule, self.noise_levels = prior, prior.schedule, prior.noise_levels
-        self.channels, self.error_variance = prior.channels, prior.error_variance
+        self.channels, self.error_variance, self.contrast = prior.channels, prior.error_variance, prior.contrast
 
     def x0_hat(self, x, levels):
         return self.prior.x0_hat(x, levels) + 0.3
@@ -205,6 +205,15 @@ def test_a_network_that_knows_means_states_them_for_a_prior_that_does_not():
     done, totals = zip(*told)
     assert list(done) == sorted(done) and set(totals) == {done[-1]}
     assert done[-1] == 4 * measurements.slices * sampler.passes(prior.schedule, False, True)
+
+
+def test_one_step_moves_towards_what_that_network_states():
+    prior, measurements = SYNTHESIS
+    problem, exact = Problem.of(measurements, (measurements.slices, *prior.shape)), prior.posterior(measurements)
+    sampler = MCS(1, clamp=False, centre=0.5, mean_network=prior)
+    x = sampler.sample(Biased(prior), problem, VolumeNoise(prior.shape, dtype=torch.float64))[0]
+    torch.testing.assert_close(x[:, 1], exact.mean[:, 1] + 0.15, atol=2e-3, rtol=0)
+    assert sampler.passes(prior.schedule, False, True) == 2
 
 
 def test_beside_raw_data_that_network_is_given_every_reconstruction():

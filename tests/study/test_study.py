@@ -313,6 +313,20 @@ def test_presets(folder, preset, raw, expected):
     assert (settings.steps, settings.samples, settings.consistency) == expected
 
 
+@pytest.mark.parametrize(
+    "raw, said, centred",
+    [
+        (False, {"preset": "fast"}, True),  # one step: halfway to what the mean network states
+        (True, {"preset": "fast"}, False),  # one sample of several steps stays a sample
+        (False, {"preset": "balanced"}, True),
+        (False, {"sampler": {"steps": 10, "samples": 1}}, False),
+        (False, {"preset": "fast", "sampler": {"centre": 0.0}}, False),
+    ],
+)
+def test_what_is_centred(folder, raw, said, centred):
+    assert (resolved(folder, raw, **said).centre > 0) == centred
+
+
 def test_what_the_study_says_wins(folder):
     said = {"steps": 12, "samples": 2, "seed": 7, "eta": 0.0, "consistency": "calibrated"}
     settings = resolved(folder, preset="best", sampler=said)

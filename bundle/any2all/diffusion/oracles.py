@@ -81,6 +81,7 @@ class MixturePrior:
     """
 
     noise_levels: Recipe = "per_modality"
+    contrast: None = None  # the denoiser is exact
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor, schedule: Schedule | None = None) -> None:
         self.schedule = cosine_schedule() if schedule is None else schedule

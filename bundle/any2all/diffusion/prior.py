@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import Any2allError
 from ..stack import Stack
 from .calibration import Calibration
+from .contrast import Contrast
 from .network import LevelConditionedUNet
 from .schedule import Schedule, cosine_schedule
 from .selfcheck import SelfCheck
@@ -43,6 +44,10 @@ class Prior(Protocol):
     def error_variance(self, channel: int, companions: frozenset[int], level: int) -> float:
         """r_k²: mean over pixels of (x0_hat - x_0)² of a channel at a level, with these channels clean, others at k."""
 
+    @property
+    def contrast(self) -> Contrast | None:
+        """How x0_hat errs in tissue contrasts that x_k tells; None: it does not."""
+
 
 def x0_from_prediction(prediction: Tensor, x: Tensor, levels: Tensor, schedule: Schedule, kind: Prediction) -> Tensor:
     """x0_hat from an eps- or v-prediction, all (B, M, H, W); v = sqrt(abar) eps - sqrt(1 - abar) x_0 (METHOD §2)."""
@@ -68,7 +73,8 @@ class PriorCard:
     truth on validation heads; roles are ``reconstructed`` and ``synthetic``. ``slice_correlation`` is, per modality,
     the correlation of the noise of neighbouring slices with which single samples of it flicker as the truth does.
     ``mean_network`` names, by ``file`` beside this prior and ``sha256``, a network that was trained for one pass alone
-    and states posterior means better (`NetworkPrior.mean_network`). ``selfcheck`` is what the self-check of given
+    and states posterior means better (`NetworkPrior.mean_network`). ``contrast`` tells how far the network may
+    err in tissue contrasts, which MCS corrects by what x_k says of them; None: it does not. ``selfcheck`` is what the self-check of given
     images tolerates; without it there is none.
     """
 
@@ -80,6 +86,7 @@ class PriorCard:
     spacing_mm: tuple[float, float, float]
     stack: Stack
     calibration: Calibration | None = None
+    contrast: Contrast | None = None
     detail_mse: dict[str, float] = field(default_factory=dict)
     std_scale: dict[str, dict[str, float]] = field(default_factory=dict)
     slice_correlation: dict[str, float] = field(default_factory=dict)
@@ -113,12 +120,13 @@ class PriorCard:
             "slice_correlation": self.slice_correlation,
             "mean_network": self.mean_network,
             "selfcheck": self.selfcheck.to_json() if self.selfcheck else None,
+            "contrast": self.contrast.to_json() if self.contrast else None,
             "calibration": self.calibration.to_json() if self.calibration else None,
         }
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> PriorCard:
-        calibration, selfcheck = document.get("calibration"), document.get("selfcheck")
+        calibration, contrast, selfcheck = (document.get(key) for key in ("calibration", "contrast", "selfcheck"))
         return cls(
             version=document["version"],
             noise_levels=document["noise_levels"],
@@ -128,6 +136,7 @@ class PriorCard:
             spacing_mm=tuple(document["spacing_mm"]),
             stack=Stack.model_validate(document["stack"]),
             calibration=Calibration.from_json(calibration) if calibration else None,
+            contrast=Contrast.from_json(contrast) if contrast else None,
             detail_mse=document.get("detail_mse", {}),
             std_scale=document.get("std_scale", {}),
             slice_correlation=document.get("slice_correlation", {}),
@@ -169,6 +178,10 @@ class NetworkPrior:
     @property
     def channels(self) -> int:
         return len(self.stack)
+
+    @property
+    def contrast(self) -> Contrast | None:
+        return self.card.contrast
 
     @cached_property
     def mean_network(self) -> NetworkPrior | None:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..diffusion.prior import NetworkPrior
 from ..errors import Any2allError
+from ..samplers import MCS
 from ..spread import std_of
 from .cases import Cases
 from .features import FeatureExtractor
@@ -189,7 +190,10 @@ class Evaluation:
         task = {"targets": trial.task.targets, "given": trial.task.given, "raw": trial.task.raw}
         simulation = trial.task.simulation_of(self.simulation)
         prior, cdm = getattr(trial.peer, "prior", self.prior), getattr(trial.peer, "cdm", None)
-        trained = [cdm.card.sha256] if cdm else [prior.card.sha256, prior.card.to_json()["calibration"]]
+        card = prior.card.to_json()
+        trained = [cdm.card.sha256] if cdm else [card["sha256"], card["calibration"]]
+        if isinstance(getattr(trial.peer, "sampler", None), MCS) and set(trial.task.targets) - set(trial.task.raw):
+            trained.append(card["contrast"])
         settings = trial.method.settings()
         if trial.method.rho == "prior":
             settings["rho"] = trial.peer.rho

@@ -11,6 +11,7 @@ Notation
 Each step:
 
     1.  x0_hat = E[x_0 | x_k of the sampled channels, given images clean]
+        where nothing is measured, tissue contrasts are corrected by what x_k says of them (see `Contrast`)
     2.  measured channels: x0' from k-space or a degraded image, ``calibrated`` or ``moment`` (see `consistency`);
         channels that couple slices: ``calibrated``, whole volumes between the halves of a step (`VolumeSampler`)
     3.  x0' = clamp(x0'),  eps_hat = (x_k - sqrt(abar_k) x0') / sqrt(1 - abar_k)
@@ -64,7 +65,8 @@ class MCS(VolumeSampler):
         clamp: hold x0' in the prior range (off for analytic priors).
         refill: sample missing images a second time, given the reconstructed ones.
         antithetic: samples 2i and 2i + 1 take opposite noise; the std (n - 1) of K is then sqrt(K / (K - 1)) too wide.
-        centre: of several samples' missing images, how far their mean moves to that of their first estimates, 0 to 1.
+        centre: of several samples' missing images, how far their mean moves to that of their first estimates, 0 to 1;
+            with one step, how far its estimate moves to that of ``mean_network``.
         mean_network: states that mean in place of the first estimates.
         wanted: channels that are asked for; where no missing one is among them nothing is refilled. None: all.
         idle: channels that are neither measured nor wanted; they stay pure noise at k = 1000.
@@ -121,7 +123,8 @@ class MCS(VolumeSampler):
         missing = set(problem.measurements.missing)
         missing &= missing if self.wanted is None else self.wanted
         again = self.refill and bool(problem.consistency and missing)
-        centred = missing if self.centre > 0 and samples > 1 and (again or _knows_all(problem)) else set()
+        several = samples > 1 or self.steps == 1  # a single sample of many steps stays a sample
+        centred = missing if self.centre > 0 and several and (again or _knows_all(problem)) else set()
         by_network = bool(centred) and self.mean_network is not None
         if centred and first is None:
             first = torch.empty(samples, *problem.shape, dtype=noise.dtype)
@@ -156,7 +159,9 @@ class MCS(VolumeSampler):
         levels = self._levels(x, k, sampled)
         if not rows.consistency:
             with torch.no_grad():
-                return prior.x0_hat(x, levels)
+                x0_hat = prior.x0_hat(x, levels)
+                corrected = prior.contrast.corrected if prior.contrast else None
+                return x0_hat if corrected is None else corrected(x0_hat, x, levels, prior.schedule)
         if self._takes_moments(k, k_next, prior.schedule):
             return moment_step(prior, x, levels, k, sampled, rows, cg_iterations(k, k_next, prior.schedule))
         return calibrated_step(prior, x, levels, k, rows)

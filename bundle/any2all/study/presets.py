@@ -14,7 +14,8 @@ from .spec import COUPLES_SLICES, StudySpec
 class SamplerSettings:
     """A sampler with nothing left open. ``weights`` are per modality (mps); ``gamma`` is the one of mds.
 
-    ``centre`` of mcs moves the mean of several samples so far, 0 to 1, to the one that is stated in one pass.
+    ``centre`` of mcs moves the mean of several samples, or the estimate of one step, so far, 0 to 1, to the mean that is
+    stated in one pass.
     ``cdm`` is no sampler of the prior but the second system; of the others it takes its place in a study.
     """
 
@@ -53,7 +54,8 @@ USED_BY = {  # keys that not every sampler listens to
 def resolve_sampler(spec: StudySpec, noise_levels: Literal["shared", "per_modality"]) -> SamplerSettings:
     """The preset's settings, overruled by what the study's ``sampler`` says.
 
-    ``fast`` is one pass and one sample where a given image says it all: the posterior mean (METHOD section 3).
+    ``fast`` is one pass and one sample where a given image says it all: the posterior mean (METHOD section 3), halfway
+    between what the prior and its mean network state.
 
     Raises:
         Any2allError: mcs on a ``shared`` prior, mcs with too few steps for measured data, mps where slices are coupled,
@@ -96,9 +98,10 @@ def preset_settings(preset: str, one_pass: bool, said: SamplerDocument | None = 
     if said.steps == 1:
         samples = 1
     name, samples = said.name or "mcs", _or(said.samples, samples)
+    wanted_steps = _or(said.steps, PAPER_STEPS.get(name, steps))
     return SamplerSettings(
         name=name,
-        steps=_or(said.steps, PAPER_STEPS.get(name, steps)),
+        steps=wanted_steps,
         samples=samples,
         seed=_or(said.seed, 0),
         eta=_or(said.eta, 0.85),
@@ -108,7 +111,7 @@ def preset_settings(preset: str, one_pass: bool, said: SamplerDocument | None = 
         weights=dict(said.weights or {}),
         faithful=_or(said.faithful, False),
         consistency=said.consistency or consistency,
-        centre=_or(said.centre, CENTRE) if name == "mcs" and samples > 1 else 0.0,
+        centre=_or(said.centre, CENTRE) if name == "mcs" and (samples > 1 or wanted_steps == 1) else 0.0,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from ..diffusion.calibration import measure_calibration
+from ..diffusion.contrast import measure_contrast
 from ..diffusion.prior import NetworkPrior, PriorCard, file_sha256, load_prior, save_card
 from ..diffusion.selfcheck import SelfCheck, fit_self_check, slices_to_check
 from .coherence import measure_slice_correlation
@@ -21,6 +22,7 @@ from .dispersion import measure_std_scale
 
 MEAN_IMAGE_SLICES = 512
 COHERENCE_HEADS = 7
+CONTRAST_SEEDS, CONTRAST_SLICES = tuple(range(4000, 4030)), 4
 SELF_CHECK_SEEDS, SELF_CHECK_SLICES = tuple(range(3000, 3020)), 4
 
 
@@ -60,7 +62,8 @@ def finish_prior(
         validation_slices: complete slices (B, M, H, W) in the prior range, none of them trained on; None leaves the
             prior without a calibration, and `default_error_variance` stands in.
         training_set: for the mean training image; None keeps the one that is there.
-        validation_head: label map on which r_u² of the final solve is measured (`measure_detail`), how alike the noise
+        validation_head: label map on which errors of contrast (`measure_contrast`; without it the slices above serve),
+            r_u² of the final solve is measured (`measure_detail`), how alike the noise
             of neighbouring slices must be (`measure_slice_correlation`), and the limits of the self-check
             (`measure_self_check`); None skips these, and the factors on the std (`measure_std_scale`).
         validation_entries: real stacks that are kept apart (modality → file), which the self-check must pass.
@@ -71,6 +74,7 @@ def finish_prior(
     card = prior.card
     if card.noise_levels == "per_modality" and validation_slices is not None:
         card.calibration = measure_calibration(prior, validation_slices.to(device))
+        card.contrast = measure_contrast(prior, _many(prior, validation_head, validation_slices).to(device))
         if validation_head is not None:
             card.detail_mse = measure_detail(prior, validation_head)
             card.std_scale = measure_std_scale(prior, validation_slices)
@@ -82,6 +86,14 @@ def finish_prior(
         np.save(mean_image_file(model_file), mean_image(training_set).numpy().astype(np.float16))
     save_card(card, model_file)
     return card
+
+
+def _many(prior: NetworkPrior, validation_head: str | Path | None, validation_slices: Tensor) -> Tensor:
+    """Slices of as many contrasts as there are: renderings of the validation head, else the slices given."""
+    if validation_head is None:
+        return validation_slices
+    card, n, seeds = prior.card, CONTRAST_SLICES, CONTRAST_SEEDS
+    return rendered_slices(validation_head, prior.stack, card.matrix, card.spacing_mm, n, seeds)
 
 
 def _evenly(heads: Sequence[str | Path]) -> Sequence[str | Path]:
