@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
 from any2all.diffusion.contrast import CLASSES, CONTRAST_LEVELS, SPREAD, Contrast, measure_contrast, tissue_classes
 from any2all.diffusion.schedule import cosine_schedule
 from any2all.physics.measurements import Channel, Measurements
@@ -47,7 +46,8 @@ def known(std: float = STD) -> Contrast:
 
 def noised(x0: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor]:
     levels = torch.tensor([0, level]).expand(len(x0), -1)
-    return cosine_schedule().add_noise(x0, torch.randn(x0.shape, generator=torch.Generator().manual_seed(1)), levels), levels
+    eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
+    return cosine_schedule().add_noise(x0, eps, levels), levels
 
 
 def test_the_classes_share_every_pixel_between_them():
@@ -85,7 +85,7 @@ def test_the_covariance_is_measured_and_comes_back_from_json():
     assert (measured.guide, measured.levels, tuple(measured.covariance)) == ("T1", (200, 700), NAMES)
     sigma = measured.covariance["PET"]
     given = sigma[0].diagonal()[2:-2].sqrt()  # classes at the ends have half as many pixels
-    assert 0.7 * STD < given.mean() < STD  # in one of three sets the guide is not given, and there are no classes to see
+    assert 0.7 * STD < given.mean() < STD  # in one set of three the guide is not given: there are no classes to see
     assert (sigma - torch.diag_embed(sigma.diagonal(dim1=1, dim2=2))).abs().max() < 0.2 * STD**2
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-
 from any2all.diffusion.schedule import cosine_schedule
 from any2all.physics.measurements import Channel, Measurements
 from any2all.samplers import MCS, Problem

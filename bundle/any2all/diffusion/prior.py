@@ -73,9 +73,9 @@ class PriorCard:
     truth on validation heads; roles are ``reconstructed`` and ``synthetic``. ``slice_correlation`` is, per modality,
     the correlation of the noise of neighbouring slices with which single samples of it flicker as the truth does.
     ``mean_network`` names, by ``file`` beside this prior and ``sha256``, a network that was trained for one pass alone
-    and states posterior means better (`NetworkPrior.mean_network`). ``contrast`` tells how far the network may
-    err in tissue contrasts, which MCS corrects by what x_k says of them; None: it does not. ``selfcheck`` is what the self-check of given
-    images tolerates; without it there is none.
+    and states posterior means better (`NetworkPrior.mean_network`). ``contrast`` tells how far the network may err in
+    tissue contrasts, which MCS corrects by what x_k says of them; None: nothing is corrected. ``selfcheck`` is what the
+    self-check of given images tolerates; without it there is none.
     """
 
     version: str

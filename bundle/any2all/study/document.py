@@ -100,8 +100,8 @@ class SamplerDocument(_Document):
         ge=0,
         le=1,
         description="mcs, several samples of a missing modality: how far their mean is moved (all of them by the same "
-        "image) to the posterior mean that the network states in one pass; with one step, how far its estimate is moved to what "
-        "the network for means states; 0: not at all",
+        "image) to the posterior mean that the network states in one pass; with one step, how far "
+        "its estimate is moved to what the network for means states; 0: not at all",
     )
 
 

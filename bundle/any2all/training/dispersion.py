@@ -47,7 +47,8 @@ def measure_std_scale(prior: NetworkPrior, slices: Tensor) -> dict[str, dict[str
             drawn = [_draw(prior, truth, m, given, raw) for given in _companions(prior, m)]
             samples = np.concatenate([d[:, :, m].numpy() for d in drawn], axis=1).clip(0, 1)
             true, mask = (np.concatenate([part] * len(drawn)) for part in (truth[:, m].numpy(), inside))
-            factor = scale_for_coverage(samples, true, mask, std_of(samples), LEVEL)
+            drawn_there = samples.std(axis=0) > 0  # in what was taken for air there is no spread to scale
+            factor = scale_for_coverage(samples, true, mask & drawn_there, std_of(samples), LEVEL)
             if factor is not None:
                 scales[role][modality.name] = round(factor, 3)
     return scales
