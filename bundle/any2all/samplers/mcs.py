@@ -29,9 +29,9 @@ state the mean that their samples should have (where the stack is sampled twice:
 Rao and Blackwell). A chain that feeds on its own estimates drifts from it, far on real scans, whose missing images the
 prior has never seen half sampled; the first estimates for their part know less of what comes of details. ``centre``
 moves all samples of a missing image by one and the same image, so far towards the mean that was stated. Where there is
-a network that was trained for nothing but that pass (``mean_network``), it states the mean, in a pass of its own. In the air
-around the head that mean is all there is to say, and stands in place of every sample (validation: SSIM of CT 0.84 →
-0.91).
+a network that was trained for nothing but that pass (``mean_network``), it states the mean, in a pass of its own. In
+the air around the head that mean is all there is to say, and stands in place of every sample (validation: SSIM of CT
+0.84 → 0.91).
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ class SamplerSettings:
     """A sampler with nothing left open. ``weights`` are per modality (mps); ``gamma`` is the one of mds.
 
     ``centre`` of mcs moves the mean of several samples, or the estimate of one step, so far, 0 to 1, to the mean that
-    is stated in one pass. ``cdm`` is no sampler of the prior but the second system; of the others it takes its place in a study.
+    is stated in one pass. ``cdm`` is no sampler of the prior but the second system; of the others it takes its place in
+    a study.
     """
 
     name: Literal["mps", "mds", "mcs", "cdm"]
