@@ -14,6 +14,7 @@ from .predictions import Prediction
 from .records import Record
 
 BEST, QUICKER, ONE_PASS, CENTRED = "mcs-20", "mcs-10", "mcs-1", "mcs-20-centred"
+FAST = "mcs-1-centred"  # what the preset is where nothing is measured
 
 
 @dataclass(frozen=True)
