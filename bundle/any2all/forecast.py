@@ -70,10 +70,10 @@ def _seconds_of(
     sampler: Sampler, prior: NetworkPrior, cost: tuple[float, float], rows: int, undersampled: bool, missing: bool
 ) -> float:
     """Seconds of ``rows`` slices of a sample, each costing what `_timed` found."""
-    passes = sampler.passes(prior.schedule, undersampled, missing) * rows
-    plain = len(sampler.pairs(prior.schedule)) * rows
+    of_steps = [sampler.passes_of_step(*pair, prior.schedule, undersampled) for pair in sampler.pairs(prior.schedule)]
+    products = sum(passes - 1 for passes in of_steps) * rows
+    plain = sampler.passes(prior.schedule, undersampled, missing) * rows - products
     per_pass, with_product = cost
-    products = max(passes - plain, 0)
     # a product costs at least a pass: one of the two may have been timed while others used the processor
     return plain * per_pass + products * max(with_product - per_pass, per_pass)
 

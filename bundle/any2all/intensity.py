@@ -26,7 +26,7 @@ _BINS = 256
 _SAMPLES = 2_000_000
 
 
-def head_mask(data: np.ndarray) -> np.ndarray:
+def head_mask(data: np.ndarray, least_part: float = 1.0) -> np.ndarray:
     """Voxels of the head (or of the brain, where the skull was stripped) of one 3-D image.
 
     A threshold well above the background's own spread, at most half-way to Otsu's (the dark scalp of a FLAIR and CSF
@@ -34,6 +34,7 @@ def head_mask(data: np.ndarray) -> np.ndarray:
 
     Args:
         data: (Z, H, W) in any units; slices along axis 0.
+        least_part: how large beside the largest component others must be to count as well; 1: it stands alone.
 
     Returns:
         bool (Z, H, W); all False when the image has no contrast.
@@ -43,7 +44,7 @@ def head_mask(data: np.ndarray) -> np.ndarray:
     low = float(image.min())
     if float(image.max()) <= low:
         return np.zeros(image.shape, dtype=bool)
-    return _solid(image > _threshold(image.ravel()[:: max(1, image.size // _SAMPLES)], low))
+    return _solid(image > _threshold(image.ravel()[:: max(1, image.size // _SAMPLES)], low), least_part)
 
 
 def _threshold(values: np.ndarray, low: float) -> float:
@@ -72,15 +73,16 @@ def _otsu(values: np.ndarray, low: float) -> float:
     return float(edges[1 + int(np.argmax(np.nan_to_num(between)))])
 
 
-def _solid(mask: np.ndarray) -> np.ndarray:
-    """Largest component without thin bridges to the coil or the head rest, filled slice by slice."""
+def _solid(mask: np.ndarray, least_part: float) -> np.ndarray:
+    """Largest component without thin bridges to the coil or the head rest, and large others; filled slice by slice."""
     in_plane = np.ones((1, 3, 3), dtype=bool)
     opened = ndimage.binary_opening(mask, in_plane) if min(mask.shape[1:]) >= 16 else mask
     labels, count = ndimage.label(opened if opened.any() else mask)
     if count > 1:
         sizes = np.bincount(labels.ravel())
         sizes[0] = 0
-        core = labels == int(np.argmax(sizes))
+        largest = int(np.argmax(sizes))
+        core = (labels == largest) | (sizes > least_part * sizes[largest])[labels]
     else:
         core = labels > 0
     core = ndimage.binary_dilation(core, in_plane) & mask | core

@@ -117,6 +117,7 @@ def test_the_released_prior_is_what_the_configs_say():
     assert list(prior.card.matrix) == METADATA["network_data_format"]["inputs"]["image"]["spatial_shape"]
     assert prior.stack.names == load_stack().names and prior.noise_levels == "per_modality"
     assert prior.card.calibration is not None and model.stat().st_size <= 12 * 2**20
+    assert prior.contrast is not None and prior.mean_network is not None
 
 
 @pytest.mark.parametrize("config", sorted(path.name for path in CONFIGS.glob("*.json") if path.name != "stack.json"))

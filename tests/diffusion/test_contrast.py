@@ -10,9 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from any2all.diffusion import contrast as module
 from any2all.diffusion.contrast import CLASSES, CONTRAST_LEVELS, SPREAD, Contrast, measure_contrast, tissue_classes
 from any2all.diffusion.schedule import cosine_schedule
+from any2all.physics.image_operators import SeparableBlur
 from any2all.physics.measurements import Channel, Measurements
+from any2all.physics.operators import Identity
 from any2all.samplers import MCS, Problem
 from any2all.samplers.noise import VolumeNoise
 
@@ -81,12 +84,81 @@ def test_where_nothing_is_said_nothing_changes():
 
 def test_the_covariance_is_measured_and_comes_back_from_json():
     measured = measure_contrast(DeafPrior(), subjects(400), levels=(200, 700))
-    measured = Contrast.from_json(measured.to_json())
+    measured = Contrast.from_json(measured.to_json(), NAMES)
     assert (measured.guide, measured.levels, tuple(measured.covariance)) == ("T1", (200, 700), NAMES)
     sigma = measured.covariance["PET"]
     given = sigma[0].diagonal()[2:-2].sqrt()  # classes at the ends have half as many pixels
     assert 0.7 * STD < given.mean() < STD  # in one set of three the guide is not given: there are no classes to see
     assert (sigma - torch.diag_embed(sigma.diagonal(dim1=1, dim2=2))).abs().max() < 0.2 * STD**2
+
+
+def test_every_level_and_modality_has_its_own_covariance():
+    """Σ of a level between two measured ones lies between theirs, and is that of the channel."""
+    eye = torch.eye(CLASSES)
+    contrast = Contrast("T1", (200, 600), {"T1": torch.stack([eye, 4 * eye]), "PET": torch.stack([eye, 16 * eye])})
+    for level, of_t1, of_pet in ((100, 1.0, 1.0), (200, 1.0, 1.0), (400, 2.5, 8.5), (600, 4.0, 16.0), (900, 4.0, 16.0)):
+        expected = torch.tensor([1 / of_t1, 1 / of_pet]) / SPREAD
+        torch.testing.assert_close(contrast._precisions[level].diagonal(dim1=1, dim2=2)[:, 0], expected)
+
+
+def test_a_level_that_is_surer_corrects_more():
+    x0, prior = subjects(8), DeafPrior()
+    x, levels = noised(x0, 500)
+    x0_hat = prior.x0_hat(x, levels)
+    small, large = torch.eye(CLASSES) * 1e-5, torch.eye(CLASSES)
+
+    def moved(at_500: torch.Tensor, pet: bool = True) -> float:
+        table = torch.stack([small, at_500, small])
+        rest = torch.stack([small] * 3)
+        contrast = Contrast("T1", (400, 500, 600), {"T1": rest if pet else table, "PET": table if pet else rest})
+        return float((contrast.corrected(x0_hat, x, levels, prior.schedule) - x0_hat)[:, 1].square().mean().sqrt())
+
+    assert moved(large) > 5 * moved(small)
+    assert moved(large, pet=False) == moved(small)  # another channel's covariance is none of its business
+
+
+def test_a_card_that_is_sorted_says_the_same_and_one_for_another_stack_is_refused():
+    contrast = Contrast("T1", (200, 600), {n: torch.rand(2, CLASSES, CLASSES) for n in NAMES})
+    document = contrast.to_json()
+    in_other_order = {**document, "covariance": dict(sorted(document["covariance"].items()))}
+    assert list(in_other_order["covariance"]) != list(NAMES)
+    assert list(Contrast.from_json(in_other_order, NAMES).covariance) == list(NAMES)
+    rows = document["covariance"]
+    for damaged in (
+        {**document, "guide": "T2"},
+        {**document, "levels": [200]},
+        {**document, "levels": [600, 200]},
+        {**document, "covariance": {"T1": rows["T1"]}},
+        {**document, "covariance": {**rows, "PET": rows["PET"][:1]}},
+        {**document, "covariance": {**rows, "PET": [row[:-8] for row in rows["PET"]]}},
+    ):
+        with pytest.raises(ValueError, match="contrast"):
+            Contrast.from_json(damaged, NAMES)
+
+
+@pytest.mark.parametrize("measured", ["nothing", "slices alone", "slices together"])
+def test_chains_that_are_fed_with_data_are_left_alone(monkeypatch, measured):
+    """With data only the second time, when the reconstruction is given and the missing image starts anew."""
+    called, real = [], module.Contrast.corrected
+    monkeypatch.setattr(module.Contrast, "corrected", lambda *a: called.append(a[2].shape) or real(*a))
+    u, shape, steps = (subjects(3)[:, 0] + 1) / 2, (3, 2, *IMAGE), 4
+    channel = {
+        "nothing": Channel.available(u),
+        "slices alone": Channel.degraded(Identity(), u, 0.05),
+        "slices together": Channel.degraded(SeparableBlur((3, *IMAGE), (1.0, 1.5, 1.5), torch.float32), u[None], 0.05),
+    }[measured]
+    for other in (Channel.missing(), Channel.available(u)):
+        called.clear()
+        problem = Problem.of(Measurements((channel, other)), shape)
+        MCS(steps, consistency="calibrated").sample(DataPrior(known()), problem, VolumeNoise(shape[1:]))
+        assert len(called) == (steps if measured == "nothing" or other.data is None else 0)
+
+
+class DataPrior(DeafPrior):
+    """Knows how large its error is, as data consistency asks."""
+
+    def error_variance(self, m: int, companions: frozenset[int], k: int) -> float:
+        return 0.05
 
 
 def test_samples_differ_in_contrast_as_subjects_do():

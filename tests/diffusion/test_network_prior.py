@@ -146,6 +146,11 @@ def test_damaged_or_foreign_files_are_refused_in_words(tmp_path):
     with pytest.raises(Any2allError, match="do not match their card"):
         load_prior(model_file)
 
+    for contrast in ([], {"guide": "T1"}, {"guide": "T1", "levels": [1, 2], "covariance": {"T1": ["1 2 3"]}}):
+        (tmp_path / "prior.json").write_text(json.dumps({**document, "contrast": contrast or ["nothing"]}))
+        with pytest.raises(Any2allError, match="card cannot be read.*prior.json"):
+            load_prior(model_file)
+
     (tmp_path / "prior.json").write_text(json.dumps({k: v for k, v in document.items() if k != "stack"}))
     with pytest.raises(Any2allError, match="card cannot be read.*prior.json"):
         load_prior(model_file)

@@ -19,7 +19,7 @@ from any2all.evaluation.predictions import Prediction, PredictionFolder
 from any2all.evaluation.ranks import Ranks
 from any2all.evaluation.records import Record
 from any2all.evaluation.report import notes, publish
-from any2all.evaluation.results import BEST, CENTRED, Results
+from any2all.evaluation.results import BEST, CENTRED, FAST, ONE_PASS, Results
 from any2all.evaluation.rivalry import against_mps, against_regression, centring, more_is_better
 from any2all.evaluation.tasks import Method, Task, changed, chosen
 from any2all.evaluation.tune import variations
@@ -297,6 +297,14 @@ def test_one_pass_is_held_to_a_regression_network(tiny_prior):
     scores = {("T1", "CT", "mcs-1"): [1.2e-3] * 6, ("T1", "CT", "regression"): [1e-3] * 6}
     section = against_regression(invented(tiny_prior, scores))
     assert not section.verdicts[0].holds and "-0.79 dB" in section.verdicts[0].measured
+    assert len(section.verdicts) == 1 and "n/a" in section.body[1]
+
+
+@pytest.mark.parametrize("fast, holds", [(1.1e-3, True), (1.3e-3, False)])
+def test_fast_is_held_to_one_pass(tiny_prior, fast, holds):
+    scores = {("T1", "CT", name): [e] * 6 for name, e in ((ONE_PASS, 1.2e-3), (FAST, fast), ("regression", 1e-3))}
+    verdict = against_regression(invented(tiny_prior, scores)).verdicts[1]
+    assert verdict.holds is holds  # a plain bool, as JSON has it
 
 
 @pytest.mark.parametrize("times, holds", [(None, True), (1.0, True), (2.5, None)])

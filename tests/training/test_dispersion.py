@@ -16,6 +16,22 @@ def test_every_output_gets_a_factor_and_raw_ones_two(tiny_prior):
     assert scales["synthetic"] and all(factor > 0 for part in scales.values() for factor in part.values())
 
 
+def test_a_single_mr_image_has_no_companion_and_no_factor_but_for_its_raw_data(tiny_prior, monkeypatch):
+    first = tiny_prior.stack.modalities[0]
+    others = [m.model_copy(update={"raw_data": False}) for m in tiny_prior.stack.modalities[1:]]
+    asked = []
+
+    def noisy(prior, truth, m, given, raw):
+        asked.append((m, given, raw))
+        return truth + 0.1 * torch.randn((4, *truth.shape), generator=torch.Generator().manual_seed(m))
+
+    monkeypatch.setattr("any2all.training.dispersion._draw", noisy)
+    monkeypatch.setattr(tiny_prior, "stack", tiny_prior.stack.model_copy(update={"modalities": (first, *others)}))
+    scales = measure_std_scale(tiny_prior, torch.rand(3, 6, 32, 32) * 2 - 1)
+    assert set(scales["reconstructed"]) == {"T1"} and set(scales["synthetic"]) == {m.name for m in others}
+    assert (0, (), False) not in asked  # nothing is drawn from nothing
+
+
 def test_the_factor_brings_the_coverage_to_its_level(tiny_prior, monkeypatch):
     """Samples that agree three times too well: the factor is about three, and the interval of any few holds 90 %."""
     truth = torch.full((4, 6, 32, 32), 0.5)

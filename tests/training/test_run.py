@@ -59,7 +59,8 @@ def test_weights_are_stored_in_eight_bits_when_that_is_asked_for(small_cohort, t
     before = (tmp_path / "model.pt").read_bytes()
     run.finalize()  # the last step measures these very weights and writes the card alone
     assert (tmp_path / "model.pt").read_bytes() == before
-    assert load_prior(tmp_path / "model.pt").card.calibration is not None
+    finished = load_prior(tmp_path / "model.pt").card
+    assert finished.calibration is not None and tuple(finished.contrast.covariance) == finished.stack.names
 
 
 def test_the_network_has_learned(first_run, small_cohort):

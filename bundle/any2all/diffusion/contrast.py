@@ -51,7 +51,7 @@ LEAST_VARIANCE = 1e-6  # of an error by class, (x range)²
 LEAST_PIXELS = 10.0  # a class of fewer pixels has no mean worth the name when Σ is measured
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Contrast:
     """Σ of the network's error by class of the guide.
 
@@ -98,13 +98,20 @@ class Contrast:
         return {"guide": self.guide, "levels": list(self.levels), "covariance": rows}
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Contrast:
+    def from_json(cls, document: dict[str, Any], names: Sequence[str]) -> Contrast:
+        """Of a stack with these modalities; ValueError, KeyError or TypeError where the document is not for it."""
+        guide, levels, known = document["guide"], tuple(document["levels"]), document["covariance"]
         upper, tables = torch.triu_indices(CLASSES, CLASSES), {}
-        for name, rows in document["covariance"].items():
+        if guide not in names or set(known) != set(names) or len(levels) < 2 or list(levels) != sorted(set(levels)):
+            raise ValueError(f"the contrast of guide {guide!r} at levels {levels} is not for {', '.join(names)}")
+        for name in names:
+            rows = [[float(v) for v in row.split()] for row in known[name]]
+            if len(rows) != len(levels) or any(len(row) != upper.shape[1] for row in rows):
+                raise ValueError(f"the contrast of {name} needs {len(levels)} rows of {upper.shape[1]} values")
             table = torch.zeros(len(rows), CLASSES, CLASSES)
-            table[:, upper[0], upper[1]] = torch.tensor([[float(v) for v in row.split()] for row in rows])
+            table[:, upper[0], upper[1]] = torch.tensor(rows)
             tables[name] = table + table.mT - torch.diag_embed(torch.diagonal(table, dim1=1, dim2=2))
-        return cls(document["guide"], tuple(document["levels"]), tables)
+        return cls(guide, levels, tables)
 
 
 def tissue_classes(guide: Tensor) -> Tensor:

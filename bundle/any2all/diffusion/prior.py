@@ -127,6 +127,7 @@ class PriorCard:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> PriorCard:
         calibration, contrast, selfcheck = (document.get(key) for key in ("calibration", "contrast", "selfcheck"))
+        stack = Stack.model_validate(document["stack"])
         return cls(
             version=document["version"],
             noise_levels=document["noise_levels"],
@@ -134,9 +135,9 @@ class PriorCard:
             network=document["network"],
             matrix=tuple(document["matrix"]),
             spacing_mm=tuple(document["spacing_mm"]),
-            stack=Stack.model_validate(document["stack"]),
+            stack=stack,
             calibration=Calibration.from_json(calibration) if calibration else None,
-            contrast=Contrast.from_json(contrast) if contrast else None,
+            contrast=Contrast.from_json(contrast, stack.names) if contrast else None,
             detail_mse=document.get("detail_mse", {}),
             std_scale=document.get("std_scale", {}),
             slice_correlation=document.get("slice_correlation", {}),

@@ -112,7 +112,7 @@ def against_regression(results: Results) -> Section | None:
     verdicts = [verdict]
     if gains:
         measured = f"{np.mean(gains):+.2f} dB over {len(gains)} tasks, worst {min(gains):+.2f} dB"
-        verdicts.append(Verdict("`fast`, halfway between both, ahead of one pass", measured, np.mean(gains) > 0))
+        verdicts.append(Verdict("`fast`, halfway between both, ahead of one pass", measured, bool(np.mean(gains) > 0)))
     header = ["cases", "target", "from", "one pass", "regression", "difference, dB", "`fast`"]
     facts = results.evaluation.model_facts("regression.pt")
     return Section("One pass against a masked regression U-Net", tuple(verdicts), (facts, markdown_table(header, rows)))

@@ -58,6 +58,8 @@ class Roster:
             sampler, prior = method.build_sampler(self.prior.stack), self.prior_of(method)
             if isinstance(sampler, MCS) and sampler.centre:
                 sampler = replace(sampler, mean_network=prior.mean_network)
+                if sampler.steps == 1 and prior.mean_network is None:
+                    raise LeftOutError("this prior has no network for means", key=f"method_list.{method.name}")
             rho = prior.card.noise_correlation() if method.rho == "prior" else method.rho
             return SampledPeer(method.name, prior, sampler, self.batch_size, rho)
         builders: dict[str, Callable[[Method], Peer]] = {

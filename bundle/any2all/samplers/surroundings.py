@@ -12,6 +12,8 @@ from torch import Tensor
 from ..intensity import head_mask
 
 MARGIN_PX = 2
+LEAST_PART = 0.01  # of the head's largest part: a temporal lobe is none of the air, nor what lies beyond a gap
+AIR = -0.8  # prior range: what is stated brighter out there is no air, but an ear, or beyond what was imaged
 
 
 def around_the_head(images: Sequence[Tensor]) -> Tensor:
@@ -20,7 +22,7 @@ def around_the_head(images: Sequence[Tensor]) -> Tensor:
     None where there is no image, or one shows no head: then nobody knows where it is. Around a brain whose skull was
     stripped everything is air.
     """
-    heads = [head_mask(image.float().cpu().numpy()) for image in images]
+    heads = [head_mask(image.float().cpu().numpy(), LEAST_PART) for image in images]
     if not heads or not all(head.any() for head in heads):
         return torch.zeros(images[0].shape if images else (), dtype=torch.bool)
     near = binary_dilation(np.any(heads, axis=0), np.ones((1, 3, 3), bool), iterations=MARGIN_PX)

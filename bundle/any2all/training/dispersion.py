@@ -44,11 +44,13 @@ def measure_std_scale(prior: NetworkPrior, slices: Tensor) -> dict[str, dict[str
         for m, modality in enumerate(prior.stack.modalities):
             if raw and not modality.raw_data:
                 continue
-            drawn = [_draw(prior, truth, m, given, raw) for given in _companions(prior, m)]
-            samples = np.concatenate([d[:, :, m].numpy() for d in drawn], axis=1).clip(0, 1)
-            true, mask = (np.concatenate([part] * len(drawn)) for part in (truth[:, m].numpy(), inside))
-            drawn_there = samples.std(axis=0) > 0  # in what was taken for air there is no spread to scale
-            factor = scale_for_coverage(samples, true, mask & drawn_there, std_of(samples), LEVEL)
+            parts = [_draw(prior, truth, m, given, raw) for given in _companions(prior, m) if given or raw]
+            if not parts:
+                continue
+            samples = np.concatenate([part[:, :, m].numpy() for part in parts], axis=1).clip(0, 1)
+            true, mask = (np.concatenate([image] * len(parts)) for image in (truth[:, m].numpy(), inside))
+            drawn = (samples.std(axis=0) > 0) | (true > HEAD_U)  # in what is air there is no spread to scale
+            factor = scale_for_coverage(samples, true, mask & drawn, std_of(samples), LEVEL)
             if factor is not None:
                 scales[role][modality.name] = round(factor, 3)
     return scales
@@ -57,7 +59,7 @@ def measure_std_scale(prior: NetworkPrior, slices: Tensor) -> dict[str, dict[str
 def _companions(prior: NetworkPrior, m: int) -> Iterator[tuple[int, ...]]:
     """One given MR image, and all the other MR images."""
     others = [i for i, modality in enumerate(prior.stack.modalities) if modality.raw_data and i != m]
-    yield (others[0],)
+    yield tuple(others[:1])
     yield tuple(others)
 
 
