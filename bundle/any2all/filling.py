@@ -65,7 +65,8 @@ def filling_of(spec: StudySpec, prior: NetworkPrior, run: Run) -> Filling:
 
 def headline(settings: SamplerSettings) -> str:
     """One line for pictures and messages."""
-    return f"{settings.name}, {settings.steps} steps, {settings.samples} sample{'s' * (settings.samples > 1)}"
+    counts = {"step": settings.steps, "sample": settings.samples}
+    return ", ".join([settings.name, *(f"{n} {unit}{'s' * (n > 1)}" for unit, n in counts.items())])
 
 
 def given_images(problem: Problem) -> Tensor:
