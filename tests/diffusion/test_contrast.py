@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from any2all.diffusion import contrast as module
 from any2all.diffusion.contrast import CLASSES, CONTRAST_LEVELS, SPREAD, Contrast, measure_contrast, tissue_classes
 from any2all.diffusion.schedule import cosine_schedule
 from any2all.physics.image_operators import SeparableBlur
@@ -139,8 +138,8 @@ def test_a_card_that_is_sorted_says_the_same_and_one_for_another_stack_is_refuse
 @pytest.mark.parametrize("measured", ["nothing", "slices alone", "slices together"])
 def test_chains_that_are_fed_with_data_are_left_alone(monkeypatch, measured):
     """With data only the second time, when the reconstruction is given and the missing image starts anew."""
-    called, real = [], module.Contrast.corrected
-    monkeypatch.setattr(module.Contrast, "corrected", lambda *a: called.append(a[2].shape) or real(*a))
+    called, real = [], Contrast.corrected
+    monkeypatch.setattr(Contrast, "corrected", lambda *a: called.append(a[2].shape) or real(*a))
     u, shape, steps = (subjects(3)[:, 0] + 1) / 2, (3, 2, *IMAGE), 4
     channel = {
         "nothing": Channel.available(u),

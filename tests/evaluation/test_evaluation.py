@@ -222,10 +222,12 @@ def test_what_is_not_there_is_left_out_in_words(tiny_prior, tiny_model_file, tmp
         *METHODS[:1],
         {"name": "a", "sampler": "mds", "model": "shared.pt"},
         {"name": "b", "peer": "deepinv_DPS"},
+        {"name": "c", "sampler": "mcs", "steps": 1, "centre": 0.5},  # the tiny prior has no mean network
+        {"name": "d", "sampler": "mcs", "steps": 2, "centre": 0.5},  # and is centred on its own first passes
     ]
     whole = evaluation(tiny_prior, tmp_path, methods, models=tiny_model_file.parent)
     publish(whole, whole.run())
-    assert {"a", "b"} == set(whole.left_out)
+    assert {"a", "b", "c"} == set(whole.left_out)
     text = (tmp_path / "report.md").read_text()
     assert "Left out: a (" in text and "shared.pt is not beside" in text and "deepinv is not installed" in text
     beside = evaluation(tiny_prior, None, [{"name": "a", "sampler": "mds", "steps": 2, "model": "model.pt"}],

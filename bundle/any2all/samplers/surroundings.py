@@ -19,8 +19,8 @@ AIR = -0.8  # prior range: what is stated brighter out there is no air, but an e
 def around_the_head(images: Sequence[Tensor]) -> Tensor:
     """Pixels further than `MARGIN_PX` (in plane) from what any of the images (Z, H, W) shows → bool (Z, H, W).
 
-    None where there is no image, or one shows no head: then nobody knows where it is. Around a brain whose skull was
-    stripped everything is air.
+    The images may have any units (`head_mask`). Without an image, or where one shows no head, nobody knows where the
+    head is, and no pixel is air. Around a brain whose skull was stripped everything is.
     """
     heads = [head_mask(image.float().cpu().numpy(), LEAST_PART) for image in images]
     if not heads or not all(head.any() for head in heads):
