@@ -49,7 +49,7 @@ def test_it_ends_after_the_iterations_and_leaves_a_prior(first_run):
         assert torch.allclose(weight, ema[name], atol=2e-3), name  # half precision
 
 
-def test_weights_are_stored_in_eight_bits_when_that_is_asked_for(small_cohort, tmp_path):
+def test_weights_are_stored_in_eight_bits_when_that_is_asked_for(small_cohort, tmp_path, capsys):
     run = workflow(
         "train.json", datalist_file=str(small_cohort), output_dir=str(tmp_path), total_iterations=1, weight_bits=8
     )
@@ -58,6 +58,7 @@ def test_weights_are_stored_in_eight_bits_when_that_is_asked_for(small_cohort, t
     assert {value.dtype for value in stored.values() if value.dim() > 1} == {torch.int8}
     before = (tmp_path / "model.pt").read_bytes()
     run.finalize()  # the last step measures these very weights and writes the card alone
+    assert "finishing: its errors of tissue contrast" in capsys.readouterr().out  # minutes, for a whole network
     assert (tmp_path / "model.pt").read_bytes() == before
     finished = load_prior(tmp_path / "model.pt").card
     assert finished.calibration is not None and tuple(finished.contrast.covariance) == finished.stack.names

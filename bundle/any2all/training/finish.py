@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,17 +73,24 @@ def finish_prior(
     """
     prior = load_prior(model_file, device)
     card = prior.card
+    say = partial(print, "finishing:", flush=True)  # these take minutes on a CPU
     if card.noise_levels == "per_modality" and validation_slices is not None:
+        say("errors of the network (calibration)")
         card.calibration = measure_calibration(prior, validation_slices.to(device))
+        say("its errors of tissue contrast")
         card.contrast = measure_contrast(prior, _many(prior, validation_head, validation_slices).to(device))
         if validation_head is not None:
+            say("detail beyond its grid, and factors on the std")
             card.detail_mse = measure_detail(prior, validation_head)
             card.std_scale = measure_std_scale(prior, validation_slices)
+            say("how alike the noise of neighbouring slices must be")
             card.slice_correlation = measure_slice_correlation(prior, [validation_head, *_evenly(training_heads)])
+            say("limits of the self-check")
             card.selfcheck = measure_self_check(prior, validation_head, validation_entries)
     if training_files:
         card.training["file_sha256"] = sorted(file_sha256(Path(file)) for file in training_files)
     if training_set is not None:
+        say("the mean training image")
         np.save(mean_image_file(model_file), mean_image(training_set).numpy().astype(np.float16))
     save_card(card, model_file)
     return card
