@@ -148,6 +148,44 @@ def test_inference_writes_series_beside_its_results(phantom_files, tiny_model_fi
         assert len(found[0].SourceImageSequence) == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"dicom_dir": "FILES"}, "dicom_dir: DICOM files are only used where series are asked for"),
+        ({"dicom": "maybe"}, "dicom: "),
+        ({"dicom": "true", "dicom_dir": "FILES"}, "only where dicom_source.json lies beside the study"),
+        ({"dicom": "true", "dicom_dir": "OTHER", "source": "OURS"}, "the series that the study came from is not in"),
+        ({"dicom": "true", "dicom_dir": "/nowhere", "source": "OURS"}, "there is no such folder"),
+        ({"dicom": "true", "source": "OURS", "source_text": "{}"}, "this is no dicom_source.json"),
+        ({"dicom": "true", "overwrite": "true", "foreign": "notes.txt"}, "the folder is in use"),
+    ],
+)
+def test_series_that_cannot_be_written_are_refused_before_anything_is_sampled(
+    phantom_files, tiny_model_file, tmp_path, capsys, settings, words
+):
+    files, other, results = tmp_path / "in", tmp_path / "other", tmp_path / "results"
+    head_series(phantom_files, files)
+    head_series(phantom_files, other, ("T2FLAIR",))
+    (made,) = studies_from(files, STACK, tmp_path / "studies", subject="p01")
+    source = made.folder / "dicom_source.json"
+    if "source_text" in settings:
+        source.write_text(settings["source_text"])
+    elif "source" not in settings:
+        source.unlink()
+    if "foreign" in settings:
+        (results / "dicom").mkdir(parents=True)
+        (results / "dicom" / settings["foreign"]).write_text("mine")
+    known = {"FILES": str(files), "OTHER": str(other)}
+    keys = ("dicom", "dicom_dir", "overwrite")
+    given = {key: known.get(value, value) for key, value in settings.items() if key in keys}
+    study, model = str(made.folder / "study.json"), str(tiny_model_file)
+    with pytest.raises(SystemExit) as left:
+        run_config("inference.json", study=study, output_dir=str(results), model_file=model, **given)
+    said = capsys.readouterr().err.strip().splitlines()
+    assert left.value.code == 2 and len(said) == 1 and said[0].startswith("error: ") and words in said[0]
+    assert not list(results.glob("*.nii.gz"))
+
+
 def test_a_cohort_of_dicom_is_prepared_and_refusals_reach_the_page(phantom_files, tmp_path, monkeypatch):
     monkeypatch.setattr("any2all.registration.WORKING_MM", 4.0)
     cohort = tmp_path / "cohort"

@@ -11,8 +11,9 @@ from typing import Any
 from ..errors import Any2allError
 from ..stack import Stack
 from ..workflow import announce, as_flag, as_folder, front_door, shortest
+from .source import check_holds
 from .studies import SERIES, SOURCE, STUDY, Converted, studies_from
-from .write import write_dicom
+from .write import checked_sources, write_dicom
 
 SERIES_FOLDER = "dicom"
 
@@ -86,6 +87,31 @@ class SeriesWriter:
             return made
 
 
+def check_series(
+    output_dir: str | Path | None,
+    study: str | Path | None,
+    wanted: bool | str = False,
+    dicom_dir: str | Path | None = None,
+    overwrite: bool | str = False,
+) -> None:
+    """The first step of ``inference.json``: what `results_as_dicom` would refuse is refused before anything is sampled.
+
+    Leaves the process with status 2 on a user's error. What is missing altogether, a study or a folder for the
+    results, is left to the step that needs it.
+    """
+    with front_door():
+        wanted, overwrite = as_flag(wanted, "dicom"), as_flag(overwrite, "overwrite")
+        if dicom_dir is not None and not wanted:
+            message = "DICOM files are only used where series are asked for"
+            raise Any2allError(message, key="dicom_dir", value=str(dicom_dir), hint="--dicom True")
+        if not wanted or output_dir is None or study is None or not Path(str(study)).exists():
+            return
+        folder = Path(str(output_dir)) / SERIES_FOLDER
+        sources = checked_sources(folder, _source_file(study), dicom_dir, overwrite)
+        if dicom_dir is not None:
+            check_holds(Path(str(dicom_dir)), sources.values())
+
+
 def results_as_dicom(
     output_dir: str | Path,
     study: str | Path,
@@ -119,12 +145,16 @@ def _source_of(study: str | Path | None) -> Path | None:
     """The ``dicom_source.json`` beside a study; None where the study did not come from DICOM."""
     if study is None:
         return None
+    file = _source_file(study)
+    if file is None:
+        announce(f"warning: there is no {SOURCE} beside the study: the series get a study and a patient of their own")
+    return file
+
+
+def _source_file(study: str | Path) -> Path | None:
     path = Path(str(study))
     file = (path if path.is_dir() else path.parent) / SOURCE
-    if not file.is_file():
-        announce(f"warning: there is no {SOURCE} beside the study: the series get a study and a patient of their own")
-        return None
-    return file
+    return file if file.is_file() else None
 
 
 def _check_apart(source: Path, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +103,19 @@ def patient_of(dicom_folder: Path, series_uid: str) -> Dataset:
                 if keyword in header:
                     kept[keyword] = header[keyword]
             return kept
-    raise Any2allError("the series that the study came from is not in this folder", key="dicom_dir", value=series_uid)
+    raise _not_here(series_uid)
+
+
+def check_holds(dicom_folder: Path, sources: Iterable[SourceSeries]) -> None:
+    """Raise Any2allError where a folder of DICOM files has none of the series that a study came from."""
+    uids = {one.series_uid for one in sources}
+    if uids.isdisjoint(one.uid for one in scan(dicom_folder).series):
+        raise _not_here(", ".join(sorted(uids)))
+
+
+def _not_here(series_uid: str) -> Any2allError:
+    message = "the series that the study came from is not in this folder"
+    return Any2allError(message, key="dicom_dir", value=series_uid)
 
 
 def pseudonymous(subject: str) -> Dataset:

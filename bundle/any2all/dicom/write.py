@@ -55,10 +55,7 @@ def write_dicom(
     """
     results, out_dir, stack = Path(results), Path(out_dir), stack or load_stack()
     summary = _summary(results)
-    sources = read_source(Path(source)) if source is not None else {}
-    if dicom_dir is not None and not sources:
-        raise Any2allError("the patient can be taken from DICOM files only with a source", key="dicom_dir")
-    _check_out(out_dir, overwrite)
+    sources = checked_sources(out_dir, source, dicom_dir, overwrite)
     volumes = _volumes(summary)
     given = {name: one for name, one in sources.items() if name in {*summary.get("given", ()), *summary["outputs"]}}
     grid = _load(results / volumes[0][1]).grid
@@ -84,6 +81,22 @@ def write_dicom(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return {name: out_dir / name for name, _, _ in volumes}
+
+
+def checked_sources(
+    out_dir: Path, source: str | Path | None, dicom_dir: str | Path | None, overwrite: bool
+) -> dict[str, SourceSeries]:
+    """The source series of each modality, after all that `write_dicom` can refuse before there are results.
+
+    Raises:
+        Any2allError: a source that cannot be read, DICOM files without one, or a folder that is in use.
+    """
+    sources = read_source(Path(source)) if source is not None else {}
+    if dicom_dir is not None and not sources:
+        message = "the patient can be taken from DICOM files only where dicom_source.json lies beside the study"
+        raise Any2allError(message, key="dicom_dir", value=str(dicom_dir), hint="dicom.json makes both from DICOM")
+    _check_out(out_dir, overwrite)
+    return sources
 
 
 class _Context:
