@@ -26,6 +26,7 @@ from .cdm.source import CDMSource
 from .diffusion.prior import NetworkPrior
 from .errors import Any2allError
 from .filling import filling_of
+from .given import GivenFiles
 from .output.summary import DISCLAIMER, plain
 from .output.write import SUMMARY, check_folder, sweep, write_results
 from .run import Run
@@ -230,7 +231,7 @@ def is_done(folder: Path, spec: StudySpec, prior: NetworkPrior, overwrite: bool,
     summary = _summary(folder)
     if summary is None:
         return False
-    origin = pipeline.provenance(spec, prior, filling_of(spec, prior, run))
+    origin = pipeline.provenance(spec, prior, filling_of(spec, prior, run), GivenFiles.of(spec))
     wanted = _facts({"outputs": spec.outputs, "provenance": plain(origin)})
     try:
         there = _facts(summary)

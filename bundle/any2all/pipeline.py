@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .diffusion.prior import NetworkPrior, file_sha256
+from .diffusion.prior import NetworkPrior
 from .diffusion.selfcheck import Report, check_images, slices_to_check
 from .filling import Filling, filling_of, given_images, headline, origin_of, slice_correlation
 from .frame import Frame, expected_shape, lay_frame, measure
 from .geometry import Volume, read_volume
+from .given import GivenFiles
 from .inputs import Inputs, aligned, read_inputs, with_thin_slices
 from .output import ModalityResult, Result, write_results
 from .output.write import check_folder
@@ -52,7 +53,9 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
     run = run or Run()
     filling = filling_of(spec, prior, run)
     with run.stage("reading"):
+        files = GivenFiles.of(spec)
         inputs = read_inputs(spec, prior.stack)
+        files.check_unchanged()
         truth = read_truth(run.truth, spec, prior)
     with run.stage("registration"):
         inputs = aligned(inputs, spec, prior.stack, filling.settings.seed)
@@ -89,8 +92,8 @@ def fill_study(spec: StudySpec, prior: NetworkPrior, run: Run | None = None) -> 
         reference=inputs.reference,
         given=given_on_reference(inputs, prior.stack),
         outputs=outputs,
-        warnings=[*inputs.warnings, *frame.warnings, *check.warnings, *_warnings(spec, filling, coupled)],
-        provenance=provenance(spec, prior, filling),
+        warnings=[*inputs.warnings, *frame.warnings, *check.warnings, *_warnings(spec, filling, files, coupled)],
+        provenance=provenance(spec, prior, filling, files),
         seconds=run.seconds,
         reference_file=spec.modalities[spec.reference].file,
         headline=headline(filling.settings),
@@ -132,14 +135,13 @@ def scored(output: ModalityResult, inputs: Inputs, prior: NetworkPrior, run: Run
     return compare(output, prior.stack[output.name], baselines)
 
 
-def provenance(spec: StudySpec, prior: NetworkPrior, filling: Filling) -> dict[str, Any]:
+def provenance(spec: StudySpec, prior: NetworkPrior, filling: Filling, files: GivenFiles) -> dict[str, Any]:
     """Where a result comes from: what filled it, sampler, seed, and the checksums of what was given.
 
     ``prior`` are the weights that filled the stack; where these are CDM's, the prior that checked the given images
     is named beside them.
     """
-    files = {path for modality in spec.modalities.values() for path in modality.paths}
-    folder, settings = spec.folder.resolve(), filling.settings
+    settings = filling.settings
     checked_by = {"self_check_prior": origin_of(prior)} if settings.name == "cdm" else {}
     return {
         "software": f"any2all {__version__}",
@@ -149,16 +151,16 @@ def provenance(spec: StudySpec, prior: NetworkPrior, filling: Filling) -> dict[s
         "sampler": asdict(settings),
         "seed": settings.seed,
         "study": spec.document,
-        "inputs_sha256": {file.relative_to(folder).as_posix(): file_sha256(file) for file in sorted(files)},
+        "inputs_sha256": files.by_name(),
     }
 
 
-def _warnings(spec: StudySpec, filling: Filling, coupled: tuple[str, ...]) -> list[str]:
+def _warnings(spec: StudySpec, filling: Filling, files: GivenFiles, coupled: tuple[str, ...]) -> list[str]:
     """What a reader of the result has to know beside the grids."""
     warnings, settings = [], filling.settings
     trained_on = set(filling.training.get("file_sha256", ()))
     for modality in spec.modalities.values():
-        if any(file_sha256(path) in trained_on for path in modality.paths):
+        if any(files.sha256[path] in trained_on for path in modality.paths):
             who = f"{modality.name}: {filling.who}"
             warnings.append(f"{who} was trained on this very image, so the result flatters it")
     for key in ignored_keys(spec, settings):

@@ -123,12 +123,16 @@ class Stack(_Frozen):
     def match(self, filename: str) -> str | None:
         """Modality that a file name stands for (longest anchored pattern wins), or None.
 
+        A name with the word Any2all, as 3D Slicer saves our results under, stands for none.
+
         >>> load_stack().match("p01_T2_FLAIR.nii.gz")
         'T2FLAIR'
         >>> load_stack().match("p01_T1c.nii.gz") is None
         True
         """
         stem = re.sub(r"\.(nii|nrrd|mha|mhd|h5|npy|npz|cfl)(\.gz)?$", "", Path(filename).name, flags=re.IGNORECASE)
+        if _token_run("any2all", stem):
+            return None
         scores = {m.name: m.matches(stem) for m in self.modalities}
         best = max(scores, key=scores.__getitem__)
         return best if scores[best] else None

@@ -12,11 +12,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-
 from .errors import Any2allError
-from .geometry.reading import NIFTI_SUFFIXES
-from .output.volumes import WORDS, read_provenance
+from .output.volumes import is_result
 from .output.write import SUMMARY
 from .stack import Stack
 from .study import parse_study, read_document
@@ -173,17 +170,6 @@ def folder_document(folder: Path, stack: Stack, subject: str) -> dict[str, Any]:
             status, key = _entry(file)
             modalities[name] = {"status": status, key: file.relative_to(folder).as_posix()}
     return {"version": 1, "subject": subject, "modalities": modalities}
-
-
-def is_result(file: Path) -> bool:
-    """Whether a file is a NIfTI that Any2all made, as its header says; an unreadable one is not."""
-    if not file.name.lower().endswith(NIFTI_SUFFIXES) or not file.is_file():
-        return False
-    try:
-        words = bytes(nib.load(file).header["descrip"])
-        return words.startswith(tuple(word.encode() for word in WORDS.values())) or read_provenance(file) is not None
-    except Exception:  # nibabel raises a dozen kinds on a broken file; reading it later says what is wrong with it
-        return False
 
 
 def _entry(file: Path) -> tuple[str, str]:

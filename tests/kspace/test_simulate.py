@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import sigpy.mri
 from any2all.errors import Any2allError
 from any2all.kspace.fourier import fft2c
 from any2all.kspace.reconstruct import sense
@@ -97,6 +98,27 @@ def test_poisson_disc_points_are_two_dimensional_and_reconstruct(phantom):
     error = np.linalg.norm(sense(acquisition) - phantom[:1]) / np.linalg.norm(phantom[:1])
     print(f"SENSE error at R = 4, Poisson-disc: {error:.3f}")
     assert error < 0.08
+
+
+@pytest.mark.parametrize(
+    ("shape", "acceleration", "acs_lines"), [((96, 80), 4, 12), ((64, 64), 3, 8), ((48, 80), 6, 0)]
+)
+def test_poisson_disc_masks_are_those_of_sigpy(shape, acceleration, acs_lines):
+    points = sigpy.mri.poisson(shape, acceleration, calib=(acs_lines, acs_lines), crop_corner=False, seed=2)
+    assert (poisson_mask(shape, acceleration, acs_lines, seed=2) == (np.abs(points) > 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "acceleration", "acs_lines"),
+    [((160, 128), 24, 0), ((160, 128), 32, 24), ((160, 128), 64, 0), ((160, 160), 64, 0), ((40, 40), 16, 24)],
+)
+def test_a_poisson_disc_mask_is_found_or_refused_but_never_sought_for_ever(shape, acceleration, acs_lines):
+    try:
+        mask = poisson_mask(shape, acceleration, acs_lines)
+    except Any2allError as error:
+        assert error.key == "simulate.acceleration"
+    else:
+        assert abs(mask.size / mask.sum() - acceleration) <= 0.02 * acceleration
 
 
 def test_a_poisson_disc_mask_that_cannot_be_is_refused(phantom):

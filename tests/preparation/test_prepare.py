@@ -178,3 +178,13 @@ def test_settings_that_cannot_be_used(settings, words, cohort_folder, tmp_path, 
     source, folder = settings.pop("source"), folders[settings.pop("folder")]
     assert words in refusal(capsys, source, folder, **settings)
     assert not (tmp_path / "out").exists() and not (cohort_folder / "out").exists()
+
+
+def test_a_result_of_ours_is_not_trained_on(small_cohort, tmp_path, coarse):
+    shutil.copytree(small_cohort.parent / "p2", tmp_path / "in" / "p2")
+    image = nib.load(small_cohort.parent / "p1" / "CT.nii.gz")
+    image.header["descrip"] = b"SYNTHETIC Any2all CT mean"
+    nib.save(image, tmp_path / "in" / "p2" / "CT.nii.gz")
+    made = prepare(tmp_path / "in", tmp_path / "out").parent
+    (subject,) = report(made)["subjects"]
+    assert "CT" not in subject["modalities"] and "not an acquired image" in subject["refused"]["CT"]

@@ -68,6 +68,17 @@ def read_provenance(path: str | Path) -> dict[str, Any] | None:
     return None
 
 
+def is_result(file: Path) -> bool:
+    """Whether a file is a NIfTI that Any2all made, as its header says; an unreadable one is not."""
+    if not file.name.lower().endswith(NIFTI_SUFFIXES) or not file.is_file():
+        return False
+    try:
+        words = bytes(nib.load(file).header["descrip"])
+        return words.startswith(tuple(word.encode() for word in WORDS.values())) or read_provenance(file) is not None
+    except Exception:  # nibabel raises a dozen kinds on a broken file; reading it later says what is wrong with it
+        return False
+
+
 def _header(grid: Grid, reference_file: Path | None) -> nib.Nifti1Header:
     header = nib.Nifti1Header()
     header.set_data_shape(grid.shape)

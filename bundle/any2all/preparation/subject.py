@@ -22,6 +22,7 @@ from ..diffusion.prior import file_sha256
 from ..errors import Any2allError
 from ..geometry import Grid, Volume, canonical, check_overlap, overlap, read_volume, to_grid
 from ..geometry.reading import SPACING_RANGE_MM
+from ..given import check_acquired
 from ..intensity import from_u, scale_of
 from ..output.summary import plain
 from ..output.write import SUMMARY, whole_folder
@@ -156,6 +157,7 @@ def _readable(subject: Subject, stack: Stack, record: Record) -> dict[str, _Imag
     for name, file in subject.files.items():
         modality = stack[name]
         try:
+            check_acquired(file, name)
             volume = canonical(read_volume(file, name))
             check_units(modality, volume)
             images[name] = _Image(modality, volume, check_head(modality, volume))
