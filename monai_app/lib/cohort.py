@@ -92,6 +92,10 @@ class Batch(Task):
         except Any2allError as error:
             self.subjects[name], self.problems[name] = "refused", error.sentence()[:MOST_WORDS]
             return
+        except OSError as error:
+            self.subjects[name] = "refused"
+            self.problems[name] = f"the job could not be stored ({error.strerror or type(error).__name__})"
+            return
         if job is None:
             return
         if self.stopped.is_set():  # between the submission and its being known here
@@ -102,6 +106,8 @@ class Batch(Task):
         self.subjects[name] = job.state
         if job.error:
             self.problems[name] = str(job.error["message"])[:MOST_WORDS]
+        elif job.state == "done" and job.save is None:
+            self.subjects[name], self.problems[name] = "failed", job.warnings[-1][:MOST_WORDS]
         self._current = None
         self.service.book.forget(job)
 

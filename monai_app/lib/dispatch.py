@@ -15,14 +15,17 @@ from typing import Any
 from any2all.errors import Any2allError
 
 from .jobs import Job, JobBook
+from .logs import events, where
 from .replies import bounded
 from .settings import ServerSettings
 
+log = events("dispatch")
 APP = Path(__file__).resolve().parents[1]
 CANCEL_PATIENCE_S = 60.0  # registration cannot be interrupted; a worker that takes longer is ended
 EXPIRE_SECONDS = 30.0
 TIME_AGAIN_SECONDS = 60.0  # of quiet after a start or a job: the machine may have been busy when presets were timed
 REST_SECONDS = (1.0, 5.0, 30.0)  # before a worker that fell at once is started again
+BROKEN_REST_SECONDS = 60.0  # before one that could not load its prior is
 DIED = Any2allError(
     "the computing process ended unexpectedly",
     hint="probably the machine ran out of memory; try smaller images",
@@ -75,8 +78,12 @@ class WorkerProcess:
             self.process.wait()
 
     def _listen(self, heard: Callable[[WorkerProcess, dict[str, Any] | None], None]) -> None:
-        for line in self.process.stdout:
-            heard(self, json.loads(line))
+        try:
+            for line in self.process.stdout:
+                heard(self, json.loads(line))
+        except Exception as error:  # whatever it is, the queue goes on with another worker
+            log.error("event not understood", error=type(error).__name__, where=where(error))
+            self.process.kill()
         self.process.wait()
         heard(self, None)
 
@@ -123,6 +130,15 @@ class Dispatcher:
     def worker_pid(self) -> int | None:
         return None if self._worker is None else self._worker.process.pid
 
+    def check_able(self) -> None:
+        """Raises Any2allError (``unavailable``) while no worker can load its prior: a job would wait for nothing."""
+        if self.broken is not None:
+            raise Any2allError(
+                f"the server cannot compute: {self.broken['message']}",
+                hint="ask its administrator; it tries again every minute",
+                code="unavailable",
+            )
+
     def start(self) -> None:
         self._thread.start()
 
@@ -140,6 +156,9 @@ class Dispatcher:
                 self.book.changed.notify_all()
         self._wait_for_job(5.0)
         self._thread.join(10.0)
+        worker = self._worker
+        if worker is not None:  # nothing computes on without a server
+            worker.end(0.0)
         job = self.book.running()
         if job is not None:
             self.book.end(job, "cancelled")
@@ -153,13 +172,16 @@ class Dispatcher:
     def _run(self) -> None:
         expired = time.monotonic()
         while not (self.stopping and self._job is None):
-            self._have_worker()
-            self._begin_job()
-            self._pass_on_cancel()
-            self._time_again()
-            if time.monotonic() - expired > EXPIRE_SECONDS:
-                self.book.expire()
-                expired = time.monotonic()
+            try:
+                self._have_worker()
+                self._begin_job()
+                self._pass_on_cancel()
+                self._time_again()
+                if time.monotonic() - expired > EXPIRE_SECONDS:
+                    expired = time.monotonic()
+                    self.book.expire()
+            except Exception as error:  # a short resource, say a process or a file handle: again in a moment
+                log.error("dispatcher failed", error=type(error).__name__, where=where(error))
             with self.book.changed:
                 self.book.changed.wait(0.5)
         if self._worker is not None:
@@ -167,14 +189,19 @@ class Dispatcher:
 
     def _have_worker(self) -> None:
         """Start a worker where there is none; one that keeps falling gets a rest first."""
-        if self._worker is not None or self.broken is not None or self.stopping:
+        if self._worker is not None or self.stopping:
             return
         if self._falls:
-            rest = REST_SECONDS[min(self._falls, len(REST_SECONDS)) - 1]
+            rest = BROKEN_REST_SECONDS if self.broken else REST_SECONDS[min(self._falls, len(REST_SECONDS)) - 1]
             with self.book.changed:
                 self.book.changed.wait_for(lambda: self.stopping, rest)
-        if not self.stopping:
+        if self.stopping:
+            return
+        try:
             self._worker = WorkerProcess(self.settings, self._heard)
+        except OSError:
+            self._falls += 1
+            raise
 
     def _begin_job(self) -> None:
         worker = self._worker
@@ -226,6 +253,7 @@ class Dispatcher:
                 self._fallen(worker)
             elif event["event"] == "ready":
                 worker.ready, self._falls, self._quiet_since = True, 0, time.monotonic()
+                self.broken = None
                 self.device, self.seconds_per_slice = event["device"], event["seconds_per_slice"]
                 self.log("worker ready", device=self.device)
             elif event["event"] == "timed":
@@ -254,13 +282,19 @@ class Dispatcher:
             self._end(job, kind, error and bounded(error, job.folder, job.folder.parent, self.settings.work_dir))
 
     def _saved(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Save the results of a job that wants it: without the lock, as the study store may be slow."""
+        """Save the results of a job that wants it: without the lock, as the study store may be slow.
+
+        Where they cannot be saved the job is done all the same: its results wait for the client, who is told.
+        """
         job = self._job
         try:
             if job is not None and job.id == event["job"] and job.save is not None:
                 self.save(job)
         except Any2allError as error:
-            return {"event": "failed", "job": event["job"], "error": error.as_dict()}
+            hidden = job.folder, job.folder.parent, self.settings.work_dir
+            told = bounded({"warning": f"not saved: {error.sentence()}"}, *hidden)["warning"]
+            job.save = None
+            return {**event, "warnings": [*event["warnings"], told]}
         return event
 
     def _end(self, job: Job, state: Any, error: Any2allError | dict[str, Any] | None) -> None:
@@ -275,6 +309,7 @@ class Dispatcher:
         if self._job is not None:
             cancelled = not self._job.wanted
             self._end(self._job, "cancelled" if cancelled else "failed", None if cancelled else DIED)
-        if not self.stopping and self.broken is None:
+        if not self.stopping:
             self._falls = 0 if worker.ready else self._falls + 1
+        if not self.stopping and self.broken is None:
             self.log("worker fell", code="worker_died", status=worker.process.returncode)

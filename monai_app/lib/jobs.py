@@ -236,6 +236,11 @@ class JobBook:
         with self.changed:
             return sorted((j for j in self._jobs.values() if j.state == "queued"), key=lambda j: (j.created, j.id))
 
+    def saving(self, subject: str, label: str) -> bool:
+        """Whether a job that has not ended will save its results beside a subject under this label."""
+        with self.changed:
+            return any(not j.is_over and (j.subject, j.save) == (subject, label) for j in self._jobs.values())
+
     def running(self) -> Job | None:
         with self.changed:
             return next((j for j in self._jobs.values() if j.state == "running"), None)
@@ -306,11 +311,12 @@ class JobBook:
             self._write(job)
 
     def _strip(self, job: Job) -> None:
-        """Leave the record, and the results of a job that is done."""
-        for path in job.home.iterdir():
-            if path.name == RECORD or (path == job.output and job.state == "done"):
-                continue
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        """Leave the record, and the results of a job that is done; somebody may have swept its folder away."""
+        with suppress(OSError):
+            for path in job.home.iterdir():
+                if path.name == RECORD or (path == job.output and job.state == "done"):
+                    continue
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def _recall(self) -> None:
         """What an earlier server left: waiting jobs wait on, a running one is lost, the rest is swept away."""

@@ -8,9 +8,11 @@ import logging
 import math
 import re
 import threading
+import traceback
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 
 ROOT = "any2all"
 KEPT_LINES = 1000
@@ -75,6 +77,12 @@ def events(name: str) -> Events:
     parents write it where MONAI Label writes its own, and into the lines that `recent` returns.
     """
     return Events(name)
+
+
+def where(error: BaseException) -> str:
+    """File, line and function of an exception's last frames; its text may name files and patients and is left out."""
+    frames = traceback.extract_tb(error.__traceback__)[-8:]
+    return " > ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)[-400:]
 
 
 def recent(lines: int) -> list[str]:

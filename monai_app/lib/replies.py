@@ -6,7 +6,6 @@ import errno
 import json
 import re
 import secrets
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from .logs import events
+from .logs import events, where
 
 LONGEST_VALUE = 80
 LONGEST_BITS = 256  # of a whole number that is echoed
@@ -148,12 +147,11 @@ def unforeseen(error: Exception, method: str | None = None, path_template: str |
     """
     known = _resources(error)
     error_id = secrets.token_hex(8)
-    frames = traceback.extract_tb(error.__traceback__)[-8:]
     _log.error(
         "unforeseen",
         error_id=error_id,
         error=type(error).__name__,
-        where=" > ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames)[-400:],
+        where=where(error),
         code=known.code if known else "internal",
         method=method,
         path_template=path_template,

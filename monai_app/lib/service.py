@@ -130,8 +130,7 @@ class Service:
 
     def submit_upload(self, document: dict[str, Any], files: Files) -> Job:
         """A job from what a client sent: stored, checked and queued; nothing is left where it is refused."""
-        self.book.check_room()
-        home = self.book.new_home()
+        home = self._new_home()
         return self._whole_or_gone(home, lambda: self._stored(home, document, files))
 
     def submit_subject(self, subject: str, changes: dict[str, Any] | None = None, save: str | None = None) -> Job:
@@ -142,18 +141,25 @@ class Service:
             changes: replace top-level keys of its study.
             save: label under which the results are also saved beside it.
         """
-        folder, document = self.studies.folder(subject), {**self.studies.document(subject), **(changes or {})}
+        folder, own = self.studies.folder(subject), self.studies.document(subject)
+        document = {**own, **(changes or {}), "subject": own["subject"]}
         if save is not None and self.studies.results_folder(subject, save).exists():
             raise Any2allError("results of this name are there already", key="save", value=save, code="exists")
-        self.book.check_room()
-        home = self.book.new_home()
+        if save is not None and self.book.saving(subject, save):
+            raise Any2allError("another job will save under this name", key="save", value=save, code="exists")
+        home = self._new_home()
         return self._whole_or_gone(home, lambda: self._queued(home, document, folder, subject, save))
 
     def submit_session(self, session: Session, document: dict[str, Any]) -> Job:
         """A job on a session's files, which it holds on to when the session ends first."""
-        self.book.check_room()
-        home = self.book.new_home()
+        home = self._new_home()
         return self._whole_or_gone(home, lambda: self._linked(home, document, session))
+
+    def _new_home(self) -> Path:
+        """A folder for a job, where one can be taken and worked on."""
+        self.dispatcher.check_able()
+        self.book.check_room()
+        return self.book.new_home()
 
     def _stored(self, home: Path, document: dict[str, Any], files: Files) -> Job:
         stored = store_files(files, home / "study", self.settings.limits)

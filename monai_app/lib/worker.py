@@ -21,7 +21,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -37,7 +37,10 @@ from any2all.output.summary import plain
 from any2all.run import Run
 from any2all.study import parse_study
 
+from .logs import where
+
 PROGRESS_SECONDS = 0.1
+LAST_SECONDS = 20.0  # for a step that is being taken when the server goes
 NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "Cannot allocate memory")
 
 
@@ -45,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Load the prior, say ``ready``, and work until stdin is closed."""
     options = _parser().parse_args(arguments)
     said = Events(_only_events_on_stdout())
-    orders = Orders(sys.stdin)
+    orders = Orders(sys.stdin, leave_soon)
     try:
         device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         prior = load_prior(options.model_file, device)
@@ -60,6 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             said.say("timed", seconds_per_slice=preset_seconds(prior), seconds_of_cdm=cdm_seconds(cdm, prior))
         else:
             fill(order, prior, cdm, orders, said)
+
+
+def leave_soon() -> None:
+    """The server is gone: end this process even where a step that cannot be interrupted holds it."""
+    time.sleep(LAST_SECONDS)
+    os._exit(1)
 
 
 def cdm_seconds(cdm: CDMSource, prior: NetworkPrior) -> float | None:
@@ -84,9 +93,13 @@ class Events:
 
 
 class Orders:
-    """Orders from the server, read by a thread so that a cancel is seen while a study is being filled."""
+    """Orders from the server, read by a thread so that a cancel is seen while a study is being filled.
 
-    def __init__(self, stream: TextIO) -> None:
+    ``gone`` is called by that thread when the server has closed its end.
+    """
+
+    def __init__(self, stream: TextIO, gone: Callable[[], None] = lambda: None) -> None:
+        self.gone = gone
         self.runs: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.cancelled: set[str] = set()
         self.closed = False
@@ -109,6 +122,7 @@ class Orders:
                 self.cancelled.add(order["job"])
         self.closed = True
         self.runs.put(None)
+        self.gone()
 
 
 class Told:
@@ -215,7 +229,7 @@ def in_words(error: BaseException) -> dict[str, Any]:
         hint="the server's log says more",
         code="failed",
     )
-    print(f"unexpected {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    print(f"unexpected {type(error).__name__} in {where(error)}", file=sys.stderr, flush=True)
     return told.as_dict()
 
 

@@ -168,6 +168,22 @@ def test_a_stock_inference_blocks_nobody_and_is_cancelled_when_its_client_leaves
     wait_until(lambda: not list((server.work / "jobs").iterdir()))
 
 
+def test_two_jobs_do_not_save_under_one_name(server):
+    asked = {"outputs": ["CT"], "sampler": {"steps": 200, "samples": 1}, "subject": "somebody-else"}
+    form = {"subject": "p01", "save": "twice", "study": json.dumps(asked)}
+    first = server.http.post("/any2all/v1/jobs", data=form, files={})
+    assert first.status_code == 202, first.text
+    second = server.http.post("/any2all/v1/jobs", data=form, files={})
+    assert (second.status_code, second.json()["key"]) == (409, "save")
+    assert "another job will save" in second.json()["message"]
+    job = first.json()["job_id"]
+    assert server.wait(job)["saved_as"] == "twice"
+    server.http.delete(f"/any2all/v1/jobs/{job}")
+    saved = server.studies / "p01" / "any2all-twice"
+    assert json.loads((saved / "summary.json").read_text())["subject"] == "p01"
+    shutil.rmtree(saved)
+
+
 def test_a_batch_fills_every_subject(server, phantom_files):
     broken = server.studies / "p02"
     broken.mkdir()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import anyio
 import pytest
 from any2all.errors import Any2allError
+from lib.cohort import Batch, BatchParams
 from lib.dispatch import Dispatcher
 from lib.forms import aside
 from lib.jobs import Job, JobBook
@@ -75,16 +77,20 @@ def test_saving_results_beside_a_subject_holds_up_no_poll(book, tmp_path):
     assert job.state == "done" and dispatcher._job is None
 
 
-def test_what_cannot_be_saved_is_a_failure_without_the_servers_paths(book, tmp_path):
+def test_what_cannot_be_saved_waits_for_its_client_who_is_told(book, tmp_path):
     def save(job):
         raise Any2allError("no room", key="save", value=str(job.folder / "x.nii.gz"), code="storage")
 
     dispatcher = Dispatcher(ServerSettings(tmp_path), book, save)
     job = new_job(book, subject="p01", save="first")
     dispatcher._job = book.next()
-    dispatcher._heard(None, {**DONE, "job": job.id})
-    assert (job.state, job.error["code"], job.error["value"]) == ("failed", "storage", "x.nii.gz")
-    assert str(tmp_path) not in str(book.status(job))
+    (job.output / "CT.nii.gz").parent.mkdir()
+    (job.output / "CT.nii.gz").write_bytes(b"computed for minutes")
+    dispatcher._heard(None, {**DONE, "job": job.id, "warnings": ["another"]})
+    told = book.status(job)
+    assert (told["state"], told["saved_as"], told["error"]) == ("done", None, None)
+    assert told["warnings"][0] == "another" and told["warnings"][1].startswith("not saved: save: no room")
+    assert str(tmp_path) not in str(told) and (job.output / "CT.nii.gz").is_file()
 
 
 def test_a_full_disk_does_not_stop_the_queue(book, monkeypatch):
@@ -114,3 +120,28 @@ def test_many_uploads_leave_the_threads_of_the_polls_alone():
                 held.go_on.set()
 
     anyio.run(main)
+
+
+def test_a_full_disk_ends_no_batch_and_no_results_are_lost_without_a_word(book):
+    full = new_job(book, subject="p02", save="night")
+    book.end(full, "done", warnings=["not saved: no room"])
+    full.save = None
+    good = new_job(book, subject="p03", save="night")
+    book.end(good, "done")
+    jobs = {"p02": full, "p03": good}
+
+    def submit_subject(name, changes, save):
+        if name not in jobs:
+            raise OSError(28, "No space left on device", "/srv/work/secret")
+        return jobs[name]
+
+    studies = SimpleNamespace(subjects=lambda: ["p01", "p02", "p03"], results=lambda name: [])
+    batch = Batch(
+        SimpleNamespace(studies=studies, book=book, submit_subject=submit_subject), "all", BatchParams(save="night")
+    )
+    assert not batch.work()
+    assert batch.subjects == {"p01": "refused", "p02": "failed", "p03": "done"}
+    assert batch.problems == {
+        "p01": "the job could not be stored (No space left on device)",
+        "p02": "not saved: no room",
+    }

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from any2all.cdm.source import CDMSource
+from any2all.errors import Any2allError
 from lib import worker
-from lib.dispatch import Dispatcher
+from lib.dispatch import APP, Dispatcher
 from lib.jobs import Job, JobBook
 from lib.settings import Limits, ServerSettings
 from server_builders import study, wait_until
@@ -127,7 +131,86 @@ def test_a_prior_that_cannot_be_used_is_said_and_nothing_waits_for_ever(tmp_path
     bench = Bench(tmp_path / "work", model)
     wait_until(lambda: bench.dispatcher.broken)
     assert bench.dispatcher.health == "failing" and bench.dispatcher.broken["code"] == "prior_unavailable"
+    with pytest.raises(Any2allError, match="the server cannot compute") as refused:
+        bench.dispatcher.check_able()
+    assert refused.value.code == "unavailable"
     bench.dispatcher.stop()
+
+
+def test_a_prior_that_was_away_for_a_while_is_tried_again(tmp_path, tiny_model_file, phantom_files, monkeypatch):
+    monkeypatch.setattr("lib.dispatch.BROKEN_REST_SECONDS", 0.2)
+    shutil.copy(tiny_model_file.with_name("prior.json"), tmp_path / "prior.json")
+    model = tmp_path / "model.pt"
+    bench = Bench(tmp_path / "work", model)
+    wait_until(lambda: bench.dispatcher.health == "failing")
+    shutil.copy(tiny_model_file, tmp_path / "copy.pt")
+    (tmp_path / "copy.pt").rename(model)
+    assert bench.run(phantom_files, study(steps=1)).state == "done"
+    assert bench.dispatcher.health == "ok" and bench.dispatcher.broken is None
+    bench.dispatcher.check_able()
+    bench.dispatcher.stop()
+
+
+def test_a_job_whose_folder_was_swept_away_stops_no_other(bench, phantom_files):
+    running, swept, after = (bench.submit(phantom_files, study(steps=n)) for n in (100, 1, 1))
+    shutil.rmtree(swept.home)
+    wait_until(lambda: after.is_over)
+    assert (running.state, swept.state, after.state) == ("done", "failed", "done")
+
+
+def test_an_event_that_cannot_be_taken_in_stops_no_queue(bench, phantom_files, monkeypatch):
+    take, met = bench.dispatcher._of_job, []
+
+    def stumble(job, event):
+        if not met:
+            met.append(event)
+            raise ValueError("unforeseen")
+        take(job, event)
+
+    monkeypatch.setattr(bench.dispatcher, "_of_job", stumble)
+    lost, after = (bench.submit(phantom_files, study(steps=1)) for _ in range(2))
+    wait_until(lambda: after.is_over)
+    assert met and lost.error["code"] == "worker_died" and after.state == "done"
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(tmp_path, tiny_model_file, phantom_files, monkeypatch):
+    monkeypatch.setattr("lib.dispatch.REST_SECONDS", (0.1, 0.1, 0.1))
+    start, refusals = subprocess.Popen, [BlockingIOError(11, "Resource temporarily unavailable")] * 2
+
+    def short_of_processes(*arguments, **keywords):
+        if refusals:
+            raise refusals.pop()
+        return start(*arguments, **keywords)
+
+    monkeypatch.setattr("lib.dispatch.subprocess.Popen", short_of_processes)
+    bench = Bench(tmp_path / "work", tiny_model_file)
+    assert bench.run(phantom_files, study(steps=1)).state == "done" and not refusals
+    bench.dispatcher.stop()
+
+
+def test_no_worker_outlives_its_server(tmp_path, tiny_model_file, monkeypatch):
+    """Not even one that is held by a step that cannot be interrupted."""
+    bench = Bench(tmp_path / "work", tiny_model_file, limits=Limits(shutdown_seconds=0.1))
+    wait_until(lambda: bench.dispatcher.health == "ok")
+    pid = bench.dispatcher.worker_pid
+    monkeypatch.setattr(bench.dispatcher._thread, "join", lambda seconds: None)  # which is held up as well
+    monkeypatch.setattr(bench.dispatcher, "_begin_job", lambda: time.sleep(30))
+    os.kill(pid, signal.SIGSTOP)
+    bench.dispatcher.stop()
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"))
+
+
+def test_a_worker_that_is_held_leaves_when_its_server_is_gone(tmp_path, tiny_model_file):
+    held = (
+        "import time; from lib import worker; worker.LAST_SECONDS = 0.5; "
+        "worker.preset_seconds = lambda prior: time.sleep(60); worker.main()"
+    )
+    command = [sys.executable, "-c", held, "--model-file", str(tiny_model_file)]
+    paths = {"PYTHONPATH": os.pathsep.join([str(APP), os.environ.get("PYTHONPATH", "")])}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **paths})
+    process.stdin.close()
+    assert process.wait(40) == 1
+    process.stdout.close()
 
 
 class Ears:
@@ -182,7 +265,8 @@ def test_an_unexpected_error_is_told_by_its_kind_only(monkeypatch, tiny_prior, t
     ((event, fields),) = ears.heard
     assert event == "failed" and fields["error"]["code"] == "failed"
     assert "ZeroDivisionError" in fields["error"]["message"] and "division by zero" not in str(fields)
-    assert "division by zero" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError in worker.py" in said and "division by zero" not in said
 
 
 def test_cdm_is_loaded_by_the_first_study_that_asks_for_it_and_its_passes_are_counted(

@@ -46,7 +46,10 @@ def save_volume(path: Path, volume: Volume, origin: dict[str, Any], reference_fi
     """
     if not np.isfinite(volume.data).all():
         raise Any2allError(
-            "the result holds NaN or infinite values", key=f"outputs.{origin['modality']}", code="failed"
+            "the result holds NaN or infinite values",
+            key=f"outputs.{origin['modality']}",
+            hint="an extreme noise_std or sampler setting of the study does this",
+            code="failed",
         )
     image = nib.Nifti1Image(volume.data, None, _header(volume.grid, reference_file))
     words = f"{WORDS[origin['role']]} {origin['modality']} {origin['statistic']}"
