@@ -18,9 +18,11 @@ _SUFFIX = re.compile(r"\.(nii|nrrd|mha|mhd|h5|npy|npz|cfl)(\.gz)?$", re.IGNORECA
 _WORD_BEGINS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NO_STUDY_IMAGE = re.compile(
     r"(?:^|_)(locali[sz]er|loc|scout|survey|topogram|surview|mask|seg(mentation)?|label(s|map)?|adc|dwi|dti|trace\w*"
-    r"|m?ip|minip|pha(se)?|tof|mra|angio\w*|bold|fmri|perf(usion)?)(?=$|_)",
+    r"|m?ip|minip|pha(se)?|tof|mra|angio\w*|bold|fmri|perf(usion)?|synthe\w*|uncertainty)(?=$|_)",
     re.IGNORECASE,
 )
+_ANY2ALL = re.compile(r"(?<![a-z])any2all(?![a-z])", re.IGNORECASE)  # a saved scene's file has it behind a "%20"
+_SLICERS_ENDING = r"(?:[ _]cropped)?(?:_\d+)?"  # of a cropped volume, and of a name that was taken
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ def assign(volumes: Sequence[VolumeInfo], stack: Sequence[ModalityInfo]) -> dict
 def match(volume: VolumeInfo, stack: Sequence[ModalityInfo]) -> tuple[str, tuple[int, int, int]] | None:
     """The modality that a volume shows, and how sure that is (larger is surer); None where nothing fits."""
     texts = _texts(volume)
-    if volume.made_here or any(_NO_STUDY_IMAGE.search(text) for text in texts):
+    if volume.made_here or _is_std_file(volume.name, stack):
+        return None
+    if any(names_any2all(text) or _NO_STUDY_IMAGE.search(text) for text in texts):
         return None
     candidates = [m for m in stack if _possible(m, volume, texts)]
     measured = _by_measurement(volume, candidates)
@@ -66,6 +70,20 @@ def match(volume: VolumeInfo, stack: Sequence[ModalityInfo]) -> tuple[str, tuple
             name, certainty = measured, 0
         return name, (int(plain), certainty, lengths.get(name, 0))
     return None if measured is None else (measured, (int(plain), 0, 0))
+
+
+def names_any2all(text: str) -> bool:
+    """Whether a name or DICOM text says that Any2all has made the image, as all that it makes does in Slicer."""
+    return bool(_ANY2ALL.search(text))
+
+
+def _is_std_file(name: str, stack: Sequence[ModalityInfo]) -> bool:
+    """Whether a volume is called as the server's file of an uncertainty: ``CT_std``.
+
+    Only in this very spelling: the kernel of a CT scanner is called STD, as in "CT HEAD STD".
+    """
+    names = "|".join(re.escape(modality.name) for modality in stack)
+    return bool(re.search(rf"(?<![A-Za-z0-9])(?:{names})_std{_SLICERS_ENDING}$", _SUFFIX.sub("", name)))
 
 
 def _texts(volume: VolumeInfo) -> list[str]:

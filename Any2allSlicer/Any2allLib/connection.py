@@ -15,7 +15,7 @@ from .protocol import ServerInfo, compatibility
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 HISTORY_KEY, HISTORY_LENGTH = "Any2all/servers", 8
-AGAIN_S, STARTING_S = 5.0, 2.0  # until a server that is away, or that is starting, is asked again
+AGAIN_S, STARTING_S = 5.0, 2.0  # until a server that is away or failing, or that is starting, is asked again
 GREY, AMBER, RED, GREEN = "#8a8d90", "#d08a00", "#d64545", "#3fa34d"
 
 
@@ -123,6 +123,8 @@ class Connection:
         self._say(GREEN if self.info.state == "ok" else AMBER, _greeting(self.info))
         if self.info.state == "starting":
             self._ask_at = self._now + STARTING_S
+        elif self.info.problem:
+            self._ask_at = self._now + AGAIN_S
         if before != self.info:
             self._changed()
 
@@ -197,9 +199,6 @@ def _greeting(info: ServerInfo) -> str:
     words = _("Connected: Any2all {0}, model {1}.").format(info.version, prior)
     if info.device:
         words = f"{words[:-1]}, {info.device}."
-    more = {
-        "starting": _("The server is still warming up; expected times follow."),
-        "failing": _("The server cannot compute at the moment: ask its administrator."),
-        "stopping": _("The server is being stopped."),
-    }
-    return f"{words} {more[info.state]}" if info.state in more else words
+    if info.state == "starting":
+        return f"{words} {_('The server is still warming up; expected times follow.')}"
+    return f"{words} {info.problem}".strip()

@@ -91,7 +91,7 @@ class ServerError(Failure):
     def sentence(self) -> str:
         if self.code == "token_missing":
             return "The server wants a token. Enter the one that its administrator gave out."
-        if self.http_status in (401, 403):
+        if self.http_status == 401:
             return "The server does not accept this token. Enter the one that its administrator gave out."
         if self.http_status == 429:
             room = f" ({_words(self.allowed)})" if self.allowed else ""
@@ -104,6 +104,7 @@ class ServerError(Failure):
 
 def _of_status(http_status: int | None) -> str:
     known = {
+        403: "the server does not allow this",
         404: "the server does not know this address",
         408: "the server waited too long for the data",
         410: "this is no longer on the server",

@@ -117,6 +117,8 @@ class Form:
         """
         if info is None:
             return "Connect to a server first."
+        if info.problem:
+            return info.problem
         if not self.given:
             return "Tick at least one modality as available or undersampled."
         unknown = [name for name in self.given if name not in info.names]

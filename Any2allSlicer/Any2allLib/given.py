@@ -18,10 +18,11 @@ PROFILES = ("box", "gaussian")
 
 @dataclass(frozen=True)
 class VolumeFacts:
-    """What the form has to know of a volume of the scene."""
+    """What the form has to know of a volume of the scene. ``made_here``: it is certainly a result of Any2all."""
 
     name: str
     voxels: int = 0
+    made_here: bool = False
 
 
 @dataclass
@@ -116,7 +117,10 @@ def _volume_problem(name: str, row: Row, info: ServerInfo, volumes: Mapping[str,
         return f"{name} is ticked as {row.status}: choose {lacking}."
     if volumes is not None and row.volume not in volumes:
         return f"The volume of {name} is no longer in the scene: choose another one."
-    voxels, most = volumes[row.volume].voxels if volumes is not None else 0, info.limits.get("voxels")
+    facts = VolumeFacts("") if volumes is None else volumes[row.volume]
+    if facts.made_here:
+        return f"The volume of {name} is a result of Any2all, not an acquired image: choose the acquired one."
+    voxels, most = facts.voxels, info.limits.get("voxels")
     if most is not None and voxels > most:
         return (
             f"The volume of {name} has {voxels / 1e6:.0f} million voxels; this server takes {most / 1e6:.0f} million."

@@ -135,6 +135,17 @@ def reading(path: Path) -> Generator[None, None, tuple[np.ndarray, np.ndarray]]:
     return (array if (slope, intercept) == (1.0, 0.0) else (array * slope + intercept).astype("float32")), affine
 
 
+def grid_of(path: Path) -> tuple[np.ndarray, tuple[int, ...]]:
+    """IJK to RAS in mm (4, 4), and shape (I, J, K), of a ``.nii.gz``, from its header alone. Raises as `read` does."""
+    try:
+        with gzip.open(path, "rb") as stream:
+            head = stream.read(HEADER_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"the file '{path.name}' cannot be read ({error})") from None
+    shape, *_, affine = _parse(head, path.name)
+    return affine, shape
+
+
 def exhaust(pieces: Generator[Any, None, Any]) -> Any:
     """What a generator returns, when nobody waits for its pieces."""
     while True:

@@ -40,9 +40,11 @@ class Results(Protocol):
         results: Sequence[Any],
         stack: Sequence[ModalityInfo],
         facts: Any,
-        reference_node: slicer.vtkMRMLVolumeNode | None,
+        sent: Path | None,
         measured: Sequence[str],
     ) -> Generator[None, None, list[Any]]: ...
+
+    def is_moved(self, node: slicer.vtkMRMLVolumeNode, sent: Path) -> bool: ...
 
     def find_outputs(self, scene: slicer.vtkMRMLScene) -> list[Any]: ...
 

@@ -84,16 +84,17 @@ class Progress:
         self._to(1 - DOWNLOAD_SHARE * (1 - self._received / self._volumes))
 
     def remaining_s(self, now: float) -> float | None:
-        """Seconds until the results are here, or None where nothing is known."""
+        """Seconds until the results are here, or None where nothing is known.
+
+        The server foretells its network passes only: nothing is known before they begin, nor once they are over.
+        """
         if self._volumes:
             return self._download_s()
         if self._status is None:
             sending = self._upload_s()
             return None if self.expected_s is None or sending is None else self.expected_s + sending + self._return_s()
-        if self._status.eta_s is not None:
-            return max(0.0, self._status.eta_s - (now - self._asked_s)) + self._return_s()
-        waiting = self._status.state == "queued" and (self._status.position or 0) > 1
-        return None if waiting or self.expected_s is None else self.expected_s + self._return_s()
+        left = 0.0 if self._status.eta_s is None else self._status.eta_s - (now - self._asked_s)
+        return left + self._return_s() if left > 0 else None
 
     def detail(self, state: str, stage: str | None) -> str:
         """What is going on, in words."""

@@ -32,6 +32,10 @@ PROTOCOL_VERSION = 1
 ENDED = ("done", "failed", "cancelled", "lost")
 STATES = ("queued", "running", *ENDED)
 ROLES = ("mean", "std", "sample")
+_NO_JOBS = {
+    "failing": "The server cannot compute at the moment: ask its administrator.",
+    "stopping": "The server is being stopped.",
+}
 _FILE_NAME = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_+-]{0,63}/)?[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
 
@@ -149,6 +153,7 @@ class ServerInfo:
     """The reply to ``GET info``. Of a server with another protocol only the two versions are read.
 
     ``state`` is starting, ok, failing or stopping; while a server starts, it knows neither device nor seconds.
+    ``reason`` is why it is failing, where it knows.
     """
 
     protocol: int
@@ -161,6 +166,7 @@ class ServerInfo:
     prior: PriorInfo = PriorInfo("", "")
     device: str = ""
     state: str = "ok"
+    reason: str = ""
     accepts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     demo_subject: str | None = None
 
@@ -173,6 +179,12 @@ class ServerInfo:
     def takes(self) -> frozenset[str]:
         """Statuses of data that one of the samplers takes at least."""
         return frozenset(status for sampler in self.samplers.values() for status in sampler.takes)
+
+    @property
+    def problem(self) -> str:
+        """Why the server takes no jobs now, in words; '' where it does."""
+        words = _NO_JOBS.get(self.state, "")
+        return f"{words} It says: {self.reason}." if words and self.reason else words
 
     def modality(self, name: str) -> ModalityInfo:
         """Raises KeyError for a name that the stack does not hold."""
@@ -202,6 +214,7 @@ class ServerInfo:
             prior=PriorInfo(prior.text("sha256"), prior.text("version")),
             device=info.text("device", ""),
             state=info.text("state", "ok"),
+            reason=info.text("reason", ""),
             accepts={str(key): accepts.texts(key, ()) for key in accepts.value},
             demo_subject=info.text("demo_subject", None),
         )

@@ -14,13 +14,13 @@ import vtk
 from vtk.util import numpy_support
 
 from . import display, nifti, outputs
-from .nodes import corners, nodes_by_class, shape_of, world_affine
+from .nodes import corners, is_placed_linearly, nodes_by_class, shape_of, world_affine
 from .outputs import CREATED, Output, find_outputs, output_of
 from .protocol import ModalityInfo, ResultInfo
 
-__all__ = ["Output", "RunFacts", "find_outputs", "show_pieces"]
+__all__ = ["Output", "RunFacts", "find_outputs", "is_moved", "show_pieces"]
 
-SAME_MM = 1e-3  # corners of a result and of the reference volume
+SAME_MM = 1e-3  # corners of two grids that are one
 VOXELS_AT_ONCE = 2**21  # that are looked at between two ticks of the GUI
 DICOM_KINDS = {"MR": "MR", "CT": "CT", "PET": "PT"}
 DESCRIPTION = "DICOM.SeriesDescription"
@@ -100,7 +100,7 @@ def show_pieces(
     results: Sequence[ResultInfo],
     stack: Sequence[ModalityInfo],
     facts: RunFacts,
-    reference_node: slicer.vtkMRMLScalarVolumeNode | None,
+    sent: Path | None,
     measured: Collection[str],
 ) -> Generator[None, None, list[Output]]:
     """Make the nodes of a finished job, in a folder of their own, each with its display and its origin.
@@ -110,21 +110,19 @@ def show_pieces(
     Args:
         folder: where the job's files are.
         results: of the job.
-        reference_node: the volume on whose grid the results lie; None where that is a raw file's, which no node shows:
-            then the results have to agree with each other.
+        sent: the file, as it was sent, of the volume on whose grid the results lie, wherever that volume is by now;
+            None where that grid is another one, as a raw file's: then the results have to agree with each other.
         measured: modalities of which data was measured: their outputs are reconstructed, not synthesised.
 
     Returns:
         The outputs, as ``StopIteration.value``.
 
     Raises:
-        ValueError: in words; a file is missing, broken, off the reference's grid, or holds voxels that are no numbers.
-            The scene is as it was then.
+        ValueError: in words; a file is missing, broken, off the grid that was sent, or holds voxels that are no
+            numbers. The scene is as it was then.
     """
     plans = planned(Path(folder), results, stack, measured)
-    grid = None
-    if reference_node is not None:
-        grid = (world_affine(reference_node), shape_of(reference_node), f"the volume '{reference_node.GetName()}'")
+    grid = None if sent is None else (*nifti.grid_of(sent), "the image that was sent")
     volumes = []
     for plan in plans:  # every file is good before the first node comes into the scene
         array, affine = yield from nifti.reading(plan.file)
@@ -198,12 +196,22 @@ def _check(plan: Plan, array: np.ndarray, affine: np.ndarray, grid: Grid | None)
     if array.shape[::-1] != tuple(shape):
         sizes = " instead of ".join(" × ".join(str(n) for n in s) for s in (array.shape[::-1], shape))
         raise ValueError(f"The result '{plan.name}' does not lie on the grid of {whose}: it has {sizes} voxels.")
-    off = np.linalg.norm(corners(affine, shape) - corners(wanted, shape), axis=1).max()
+    off = _apart_mm(affine, wanted, shape)
     if off > SAME_MM:
-        raise ValueError(
-            f"The result '{plan.name}' does not lie on the grid of {whose}: it is {off:.3g} mm off. "
-            "Was the volume moved while the server was computing?"
-        )
+        raise ValueError(f"The result '{plan.name}' does not lie on the grid of {whose}: it is {off:.3g} mm off.")
+
+
+def _apart_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> float:
+    """How far two grids of one shape (I, J, K) are apart, at the corner where that is most."""
+    return float(np.linalg.norm(corners(first, shape) - corners(second, shape), axis=1).max())
+
+
+def is_moved(node: slicer.vtkMRMLScalarVolumeNode, sent: Path) -> bool:
+    """Whether a volume has another grid by now than the file that was sent of it."""
+    affine, shape = nifti.grid_of(sent)
+    if node.GetImageData() is None or shape_of(node) != shape or not is_placed_linearly(node):
+        return True
+    return _apart_mm(world_affine(node), affine, shape) > SAME_MM
 
 
 def _added(scene: slicer.vtkMRMLScene, volumes: Sequence[Volume]) -> list[Output]:

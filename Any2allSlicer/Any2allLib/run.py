@@ -58,6 +58,7 @@ class Run:
         self._job: JobRun | None = None
         self._farewell: Call[None] | None = None
         self._state, self._error = "writing", ""
+        self._warnings: tuple[str, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -111,6 +112,7 @@ class Run:
         if self._job is None:
             return self._own_snapshot()
         shown = self._job.snapshot()
+        shown = replace(shown, warnings=(*shown.warnings, *self._warnings))
         if self._state == "loading":
             return replace(shown, state="loading", title=_("Showing the results"), can_cancel=False)
         if self._state != shown.state or self._error:
@@ -168,17 +170,31 @@ class Run:
 
     def _begin_loading(self) -> None:
         form = self._order.form
-        reference = self._scene.GetNodeByID(form.result_volume) if form.result_volume else None
         self._pieces = self._parts.results.show_pieces(
             self._scene,
             self._results,
             self._job.results,
             self._order.info.stack,
             self._facts(),
-            reference,
+            self._file_of(form.result_volume),
             form.measured,
         )
         self._state = "loading"
+
+    def _file_of(self, volume: str) -> Path | None:
+        """What was sent of a volume, by its node id; None for ''."""
+        return self._files[self._order.form.upload_names()[volume]] if volume else None
+
+    def _warn_if_moved(self) -> None:
+        """The results lie where the reference was when it was sent: say so where it is elsewhere now."""
+        volume = self._order.form.reference_volume
+        node = self._scene.GetNodeByID(volume) if volume else None
+        if node is not None and self._parts.results.is_moved(node, self._file_of(volume)):
+            words = _(
+                "The volume '{0}' was moved or resized while the server was computing: the results lie where it was "
+                "when it was sent, not where it is now."
+            )
+            self._warnings = (words.format(node.GetName()),)
 
     def _load(self, budget_s: float) -> None:
         """Bring pieces of the results into the scene until the time is up; the scene sees all of them or none."""
@@ -186,6 +202,8 @@ class Run:
         try:
             while self._pieces is not None and time.monotonic() < deadline:
                 self.outputs = self._next_piece() or []
+            if self._pieces is None:
+                self._warn_if_moved()
         except (ValueError, OSError) as error:
             self._end("failed", str(error))
             return

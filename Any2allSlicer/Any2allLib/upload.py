@@ -12,7 +12,7 @@ import slicer
 import slicer.util
 
 from . import nifti
-from .assign import VolumeInfo
+from .assign import VolumeInfo, names_any2all
 from .form import VolumeFacts
 from .nodes import is_placed_linearly, nodes_by_class, own_affine, shape_of, shear, world_affine
 from .outputs import ROLE
@@ -43,8 +43,10 @@ def scene_volumes(scene: slicer.vtkMRMLScene) -> list[VolumeInfo]:
 
 
 def volume_facts(node: slicer.vtkMRMLScalarVolumeNode) -> VolumeFacts:
-    """Name and number of voxels; 0 where there is no image."""
-    return VolumeFacts(node.GetName() or "", math.prod(shape_of(node)) if _components(node) else 0)
+    """Name, number of voxels (0 where there is no image), and whether attribute or name says that Any2all made it."""
+    name = node.GetName() or ""
+    voxels = math.prod(shape_of(node)) if _components(node) else 0
+    return VolumeFacts(name, voxels, node.GetAttribute(ROLE) is not None or names_any2all(name))
 
 
 def slices_of(node: slicer.vtkMRMLScalarVolumeNode, slice_mm: float) -> int:

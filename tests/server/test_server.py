@@ -43,7 +43,7 @@ def assert_on_grid_of(image, file):
 
 def test_info_says_what_a_client_needs(server):
     info = server.http.get("/any2all/v1/info").json()
-    assert info["protocol"] == 1 and info["state"] == "ok" and info["device"] == "cpu"
+    assert info["protocol"] == 1 and (info["state"], info["reason"]) == ("ok", None) and info["device"] == "cpu"
     assert [m["name"] for m in info["stack"]] == ["T1", "T2", "T2FLAIR", "T2star", "CT", "PET"]
     assert set(info["presets"]) == {"fast", "balanced", "best"}
     assert all(s > 0 for p in info["presets"].values() for s in p["seconds_per_slice"].values())

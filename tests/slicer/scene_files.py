@@ -42,6 +42,14 @@ def result(folder: Path, name: str, modality: str, role: str, array: np.ndarray,
     return ResultInfo(name, modality, role, hashlib.sha256(file.read_bytes()).hexdigest())
 
 
+def sent(folder: Path, node) -> Path:
+    """The file of a volume, as it is sent."""
+    from Any2allLib.upload import write_volume
+
+    write_volume(node, folder / "sent.nii.gz")
+    return folder / "sent.nii.gz"
+
+
 def facts(**changed):
     """How an imaginary run was made."""
     from Any2allLib.results import RunFacts

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -120,6 +122,64 @@ def test_the_better_match_wins_and_ties_go_by_order():
 
 def test_results_of_any2all_are_never_inputs():
     assert assign([VolumeInfo("a", "CT", made_here=True), VolumeInfo("b", "T2")], STACK) == {"T2": "b"}
+
+
+RESULT_NAMES = [
+    f"{modality.name} · {what} · Any2all{ending}"
+    for modality in STACK
+    for what in ("synthesised", "reconstructed", "uncertainty (std)", "sample 1")
+    for ending in ("", " (2)", " cropped", "_1")
+]
+WRITTEN = {
+    "as in the scene": str,
+    "as it is": lambda name: f"{name}.nii.gz",
+    "dropped, as Slicer's saving does": lambda name: re.sub(r"[^\w .()-]|·", "", name) + ".nrrd",
+    "underscores": lambda name: re.sub(r"\W+", "_", name) + ".mha",
+    "percent, as in a saved scene": lambda name: quote(name) + ".nrrd",
+}
+
+
+@pytest.mark.parametrize("write", WRITTEN)
+def test_results_that_were_saved_and_loaded_are_never_inputs(write):
+    names = [WRITTEN[write](name) for name in RESULT_NAMES]
+    assert {name: modality(name) for name in names} == dict.fromkeys(names)
+
+
+@pytest.mark.parametrize("ending", ["", ".nii.gz", "_1", " cropped", " cropped_1"])
+def test_the_servers_files_of_an_uncertainty_are_never_inputs(ending):
+    names = [f"{before}{m.name}_std{ending}" for m in STACK for before in ("", "p01_")]
+    assert {name: modality(name) for name in names} == dict.fromkeys(names)
+
+
+@pytest.mark.parametrize(
+    "name, dicom",
+    [
+        ("4", {"Modality": "CT", "SeriesDescription": "SYNTHETIC Any2all CT std"}),
+        ("4", {"Modality": "MR", "SeriesDescription": "RECONSTRUCTED Any2all T2FLAIR"}),
+        ("CT", {"Modality": "CT", "ProtocolName": "any2all"}),
+        ("synthetic CT", {}),
+        ("T1_synthesized", {}),
+        ("PET uncertainty", {}),
+    ],
+)
+def test_what_says_that_it_was_made_is_never_an_input(name, dicom):
+    assert modality(name, **dicom) is None
+
+
+@pytest.mark.parametrize(
+    "name, dicom, expected",
+    [
+        ("4: CT STD", {"Modality": "CT", "SeriesDescription": "CT STD"}, "CT"),  # GE's kernel
+        ("CT HEAD STD", {}, "CT"),
+        ("CT std", {}, "CT"),
+        ("Head", {"Modality": "CT", "SeriesDescription": "CT_std"}, "CT"),
+        ("PET reconstructed", {}, "PET"),
+        ("3: PET", {"Modality": "PT", "SeriesDescription": "reconstructed OSEM"}, "PET"),
+        ("T1_std_head", {}, "T1"),
+    ],
+)
+def test_a_scanners_own_words_are_no_results(name, dicom, expected):
+    assert modality(name, **dicom) == expected
 
 
 @pytest.mark.parametrize(

@@ -284,6 +284,14 @@ def test_subjects_of_a_server_that_lists_none():
     [
         (401, {"code": "unauthorized", "message": "no"}, "", "wants a token"),
         (401, {"code": "unauthorized", "message": "no"}, "some-token", "does not accept this token"),
+        (
+            403,
+            {"code": "forbidden", "message": "not under this name", "hint": "set it"},
+            "",
+            "Not under this name. Set it",
+        ),
+        (403, {"code": "forbidden", "message": "not this page"}, "some-token", "Not this page."),
+        (403, b"<html>Forbidden</html>", "some-token", "The server does not allow this (HTTP 403)."),
         (404, {"detail": "Not Found"}, "", "No Any2all server answers at http://127.0.0.1"),
         (500, b"<html>Internal Server Error</html>", "", "HTTP 500"),
         (503, {"code": "stopping", "message": "the server is being stopped", "hint": "try again"}, "", "Try again."),

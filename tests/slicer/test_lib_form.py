@@ -18,6 +18,7 @@ from lib_servers import info_document
 
 INFO = ServerInfo.parse(info_document())
 SCENE = {"v1": VolumeFacts("3: T1 SMITH", 10**6), "v2": VolumeFacts("T2", 10**6), "v3": VolumeFacts("big", 2 * 10**8)}
+SCENE["v4"] = VolumeFacts("CT · synthesised · Any2all", 10**6, made_here=True)
 
 
 @pytest.fixture
@@ -74,6 +75,9 @@ CASES = {
     "T2 is ticked as undersampled: choose a volume, or a raw data file": given("T2", "undersampled"),
     "The volume of T2 is no longer in the scene": given("T2", "available", "v9"),
     "200 million voxels; this server takes 134 million": given("T2", "available", "v3"),
+    "CT is a result of Any2all, not an acquired image: choose the acquired one": given("CT", "available", "v4"),
+    "T2 is a result of Any2all": given("T2", "undersampled", "v4"),
+    "PET is a result of Any2all": given("PET", "noisy", "v4"),
     "CT is never measured as raw data": given("CT", "undersampled", "v2"),
     "raw data of T2 does not exist: gone.h5": given("T2", "undersampled", raw_file="/no/gone.h5"),
     "acceleration of T2 is 0": given("T2", "undersampled", "v2", acceleration=0),
@@ -102,6 +106,16 @@ def test_why_apply_is_disabled(form, words):
     scene = {**SCENE, **{name: VolumeFacts(name) for name in INFO.names}}
     found = form.problem(info, scene)
     assert words in found and found.endswith(".")
+
+
+@pytest.mark.parametrize("state, words", [("failing", "cannot compute at the moment"), ("stopping", "being stopped")])
+def test_a_server_that_takes_no_jobs(form, state, words):
+    info = ServerInfo.parse({**info_document(), "state": state})
+    assert words in form.problem(info, SCENE) and "Ready" not in form.problem(info, SCENE)
+    info = ServerInfo.parse({**info_document(), "state": state, "reason": "the weights are gone"})
+    assert form.problem(info, SCENE).endswith("It says: the weights are gone.")
+    for usable in ("ok", "starting"):
+        assert form.problem(ServerInfo.parse({**info_document(), "state": usable}), SCENE) == ""
 
 
 def test_raw_data_needs_its_voxel_size(form, raw):

@@ -104,7 +104,8 @@ def test_the_whole_way(server, make, tmp_path):
     assert {shown.queue_position for shown in watch.seen} == {None, 3, 1}
     running = [shown for shown in watch.seen if shown.state == "running"]
     assert any(shown.detail == "sampling, step 5 of 8" for shown in running)
-    assert all(0 <= shown.remaining_s < 10 for shown in running)
+    told = [shown.remaining_s for shown in running if shown.remaining_s is not None]
+    assert told and all(0 < seconds < 10 for seconds in told)
     assert last.warnings == ("few slices",) and last.error == "" and not last.can_cancel
     assert_never_waited(watch.took)
 
@@ -130,6 +131,23 @@ def test_progress_never_runs_backwards(server, make):
     watch.until_over()
     fractions = [shown.fraction for shown in watch.seen]
     assert watch.job.state == "done" and fractions == sorted(fractions)
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        job_status("queued", position=1),
+        job_status("running", stage="registration"),
+        job_status("running", stage="restoring", step=8, total=8, eta_s=0.0),
+    ],
+)
+def test_before_and_after_sampling_nobody_knows_how_long_it_takes(server, make, status):
+    server.plan = [status]
+    watch = make()
+    watch.until(lambda shown: shown.state == status["state"] and watch.job._status is not None)
+    shown = watch.seen[-1]
+    assert shown.remaining_s is None and (status["stage"] or "") in shown.detail
+    watch.job.close()
 
 
 def test_upload_shows_bytes(server, make):

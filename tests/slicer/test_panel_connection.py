@@ -105,6 +105,30 @@ def test_a_server_that_is_still_starting_is_asked_again(person, monkeypatch):
     assert person.ui.statusLabel.text.endswith("cpu.") and person.ui.applyButton.enabled
 
 
+@pytest.mark.parametrize("state, words", [("failing", "cannot compute at the moment"), ("stopping", "being stopped")])
+def test_apply_waits_while_the_server_takes_no_jobs(person, monkeypatch, state, words):
+    import Any2allLib.connection as connection
+
+    monkeypatch.setattr(connection, "AGAIN_S", 0.05)
+    add_volume("T1")
+    person.server.info = {**info_document(), "state": state}
+    person.connect()
+    assert words in person.ui.readyLabel.text and words in person.ui.statusLabel.text
+    assert not person.ui.applyButton.enabled
+    person.server.info = info_document()
+    person.wait(lambda: person.ui.applyButton.enabled)  # asked again by itself
+    assert person.ui.readyLabel.text.startswith("Ready")
+
+
+def test_without_a_token_a_refusal_is_said_in_the_servers_words(person):
+    document = {"code": "forbidden", "message": "without a token this server answers only its own machine"}
+    person.server.refusals["GET", "/any2all/v1/info"] = (403, {**document, "hint": "set ANY2ALL_TOKEN"})
+    person.ask()
+    assert person.ui.statusLabel.text == (
+        "Without a token this server answers only its own machine. Set ANY2ALL_TOKEN."
+    )
+
+
 def test_a_silent_server_never_blocks_the_panel(person, monkeypatch):
     import Any2allLib.client as client
     from Any2allLib.exchange import Timeouts

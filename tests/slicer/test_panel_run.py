@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import slicer
 from lib_servers import job_status
@@ -53,6 +54,35 @@ def test_from_apply_to_volumes_in_the_scene(person):
     assert person.ui.warningsLabel.text == "⚠ the brain is cut off at the top"
     person.wait(lambda: person.server.log[-1] == "DELETE /any2all/v1/jobs/j1")  # the server may forget them
     assert person.left_behind() == []
+
+
+def moved(node) -> None:
+    move = slicer.vtkMRMLLinearTransformNode()
+    move.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([1.0, 1, 1, 1]) + 9 * np.eye(4, k=3)))
+    slicer.mrmlScene.AddNode(move)
+    node.SetAndObserveTransformNodeID(move.GetID())
+
+
+def cropped(node) -> None:
+    slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node)[1:].copy())
+
+
+def removed(node) -> None:
+    slicer.mrmlScene.RemoveNode(node)
+
+
+@pytest.mark.parametrize(("change", "is_said"), [(moved, True), (cropped, True), (removed, False)])
+def test_results_are_kept_where_the_reference_was_when_it_was_sent(person, change, is_said):
+    person.server.plan = [job_status("running", stage="sampling", step=1, total=4)]
+    person.apply()
+    person.wait(lambda: person.panel.run.snapshot().state == "running")
+    change(slicer.util.getNode("T1"))
+    person.server.plan = [DONE]
+    assert person.wait_for_end() == "Done. CT made." and len(person.made()) == 2
+    assert matrix_of(slicer.util.getNode("CT · synth*")) == pytest.approx(affine().ravel().tolist(), abs=1e-5)
+    words = "The volume 'T1' was moved or resized while the server was computing: the results lie where it was when"
+    assert (words in person.ui.warningsLabel.text) == is_said
+    assert "the brain is cut off at the top" in person.ui.warningsLabel.text
 
 
 def test_only_voxels_and_geometry_are_sent(person):
@@ -212,8 +242,6 @@ def test_leaving_the_module_lets_the_job_go_on_and_reloading_ends_it(person):
 
 def test_a_large_volume_is_written_in_pieces(person):
     """64 MB: one tick may not write it all."""
-    import numpy as np
-
     rng = np.random.default_rng(0)
     big = rng.integers(0, 2000, (128, 512, 512), np.int16)
     slicer.util.updateVolumeFromArray(slicer.util.getNode("T1"), big)

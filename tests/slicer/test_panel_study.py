@@ -49,6 +49,26 @@ def test_choosing_an_image_for_a_missing_modality_makes_it_available(person):
     assert person.find("PET_wanted").toolTip == "PET is available: there is nothing to make"
 
 
+@pytest.mark.parametrize("name", ["CT", "CT  synthesised  Any2all", "CT_uncertainty_(std)_Any2all_cropped"])
+def test_a_result_that_is_chosen_by_hand_is_refused_on_its_row(person, name):
+    add_volume("T1")
+    person.connect()
+    result = add_volume(name)
+    if name == "CT":
+        result.SetAttribute("Any2all.Role", "synthetic")
+    person.idle()
+    assert person.ticks()["CT"] == "missing" and person.ui.applyButton.enabled
+    person.choose("CT", name)
+    words = "The volume of CT is a result of Any2all, not an acquired image: choose the acquired one."
+    label = person.panel._table.rows["CT"].label
+    assert person.ui.readyLabel.text == label.toolTip == words and "color" in label.styleSheet
+    assert not person.ui.applyButton.enabled
+    add_volume("acquired")
+    person.idle()
+    person.choose("CT", "acquired")
+    assert person.ui.readyLabel.text.startswith("Ready") and "color" not in label.styleSheet
+
+
 def test_an_undersampled_modality_is_simulated_or_read_from_a_file(person, tmp_path):
     add_volume("T1"), add_volume("T2")
     person.connect()

@@ -12,7 +12,7 @@ from Any2allLib.outputs import Output
 from Any2allLib.readout import CursorReadout, value_at, words
 from Any2allLib.results import show_pieces
 from harness import pixels
-from scene_files import SHAPE, STACK, ball, ct_run, facts, result
+from scene_files import SHAPE, STACK, ball, ct_run, facts, result, sent
 from tiny_module import ball_volume, oblique
 
 LEFT = (-20.0, 0.0, 0.0)
@@ -22,10 +22,8 @@ LEFT = (-20.0, 0.0, 0.0)
 def outputs(slicer_scene, tmp_path):
     """CT with std, and PET without."""
     pet = result(tmp_path, "PET.nii.gz", "PET", "mean", ball(LEFT, 1.314, 0.5))
-    reference = ball_volume(LEFT, name="T1")
-    return nifti.exhaust(
-        show_pieces(slicer.mrmlScene, tmp_path, [*ct_run(tmp_path), pet], STACK, facts(), reference, ())
-    )
+    file = sent(tmp_path, ball_volume(LEFT, name="T1"))
+    return nifti.exhaust(show_pieces(slicer.mrmlScene, tmp_path, [*ct_run(tmp_path), pet], STACK, facts(), file, ()))
 
 
 def told(outputs, ras) -> str:

@@ -12,16 +12,15 @@ import slicer.util
 from Any2allLib import nifti
 from Any2allLib.assign import assign
 from Any2allLib.results import find_outputs, show_pieces, unique_names
-from Any2allLib.upload import scene_volumes, write_volume
+from Any2allLib.upload import scene_volumes
 from harness import pixels
-from scene_files import STACK, ball, ct_run, facts, result
+from scene_files import STACK, ball, ct_run, facts, result, sent
 from tiny_module import ball_volume, oblique
 
 
 def show(folder, results, reference, undersampled=(), **changed):
-    return nifti.exhaust(
-        show_pieces(slicer.mrmlScene, folder, results, STACK, facts(**changed), reference, undersampled)
-    )
+    file = None if reference is None else sent(folder, reference)
+    return nifti.exhaust(show_pieces(slicer.mrmlScene, folder, results, STACK, facts(**changed), file, undersampled))
 
 
 def nodes(output):
@@ -194,7 +193,8 @@ def test_results_that_are_half_bad_leave_nothing(slicer_scene, tmp_path, bad, sa
 
 def test_in_pieces_the_scene_hears_of_it_in_the_last_one_only(slicer_scene, tmp_path):
     reference, results = ball_volume((0, 0, 0)), ct_run(tmp_path)
-    before, arguments = state(), (slicer.mrmlScene, tmp_path, results, STACK, facts(), reference, ())
+    file = sent(tmp_path, reference)
+    before, arguments = state(), (slicer.mrmlScene, tmp_path, results, STACK, facts(), file, ())
     pieces, count = show_pieces(*arguments), 0
     with pytest.raises(StopIteration) as end:
         while True:
@@ -220,12 +220,11 @@ def test_the_references_transform_is_in_the_results_already(slicer_scene, tmp_pa
     transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
     move = np.array([[0, -1, 0, 4], [1, 0, 0, -9], [0, 0, 1, 3], [0, 0, 0, 1.0]])
     transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(move))
-    with pytest.raises(ValueError, match="moved while"):
-        reference.SetAndObserveTransformNodeID(transform.GetID())
+    reference.SetAndObserveTransformNodeID(transform.GetID())
+    with pytest.raises(ValueError, match="grid of the image that was sent: it is .* mm off"):
         show(tmp_path, ct_run(tmp_path), reference)
-    write_volume(reference, tmp_path / "T1.nii.gz")  # the server answers on the grid that it was sent
-    _, sent = nifti.read(tmp_path / "T1.nii.gz")
-    made = result(tmp_path, "CT.nii.gz", "CT", "mean", ball(tuple((move @ [-20, 0, 0, 1])[:3]), 80, -1000, sent), sent)
+    _, grid = nifti.read(sent(tmp_path, reference))  # the server answers on the grid that it was sent
+    made = result(tmp_path, "CT.nii.gz", "CT", "mean", ball(tuple((move @ [-20, 0, 0, 1])[:3]), 80, -1000, grid), grid)
     (output,) = show(tmp_path, [made], reference)
     bounds = [[0.0] * 6, [0.0] * 6]
     reference.GetRASBounds(bounds[0])

@@ -12,7 +12,7 @@ from Any2allLib.annotations import words
 from Any2allLib.outputs import Output
 from Any2allLib.results import find_outputs, show_pieces
 from harness import pixels
-from scene_files import STACK, ball, ct_run, facts, result
+from scene_files import STACK, ball, ct_run, facts, result, sent
 from tiny_module import ball_volume
 
 LEFT = (-20, 0, 0)
@@ -23,9 +23,8 @@ def shown(slicer_scene, tmp_path):
     """Reference and outputs: CT with std and samples, and T2, whose ball is on the right."""
     reference = ball_volume(LEFT, name="T1")
     t2 = result(tmp_path, "T2.nii.gz", "T2", "mean", ball((20, 0, 0), 800, 100))
-    found = nifti.exhaust(
-        show_pieces(slicer.mrmlScene, tmp_path, [*ct_run(tmp_path), t2], STACK, facts(), reference, ())
-    )
+    results, file = [*ct_run(tmp_path), t2], sent(tmp_path, reference)
+    found = nifti.exhaust(show_pieces(slicer.mrmlScene, tmp_path, results, STACK, facts(), file, ()))
     yield reference, {output.modality: output for output in found}
     views.annotate(None, ())
 
