@@ -6,6 +6,7 @@ is a little sheared. Layout: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/ni
 
 from __future__ import annotations
 
+import functools
 import gzip
 import struct
 import zlib
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 
 HEADER_BYTES = 348
+DESCRIP = 148  # where the header describes its image in 80 bytes
+RESULTS = (b"SYNTHETIC Any2all", b"RECONSTRUCTED Any2all")
 VOX_OFFSET = 352  # header, and four zero bytes: no extension
 MILLIMETRES = 2
 SCANNER = 1  # form code: coordinates of the scanner
@@ -144,6 +147,22 @@ def grid_of(path: Path) -> tuple[np.ndarray, tuple[int, ...]]:
         raise ValueError(f"the file '{path.name}' cannot be read ({error})") from None
     shape, *_, affine = _parse(head, path.name)
     return affine, shape
+
+
+def is_result(path: Path) -> bool:
+    """Whether a NIfTI's header says that Any2all made it; a file that is none, or cannot be read, does not say so."""
+    try:
+        seen = path.stat()
+        return path.name.lower().endswith((".nii", ".nii.gz")) and _says_any2all(path, seen.st_size, seen.st_mtime_ns)
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
+@functools.lru_cache(maxsize=256)
+def _says_any2all(path: Path, size: int, mtime_ns: int) -> bool:
+    """Of the file as it was at that time: its header is opened once."""
+    with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as stream:
+        return stream.read(HEADER_BYTES)[DESCRIP : DESCRIP + 80].startswith(RESULTS)
 
 
 def exhaust(pieces: Generator[Any, None, Any]) -> Any:

@@ -34,7 +34,7 @@ DICOM_TAGS = {
 def scene_volumes(scene: slicer.vtkMRMLScene) -> list[VolumeInfo]:
     """The scalar volumes that a person can see, with an image, in the scene's order."""
     return [
-        VolumeInfo(node.GetID(), node.GetName() or "", _dicom_tags(node), node.GetAttribute(ROLE) is not None)
+        VolumeInfo(node.GetID(), node.GetName() or "", _dicom_tags(node), is_made_here(node))
         for node in nodes_by_class(scene, "vtkMRMLScalarVolumeNode")
         if node.GetClassName() == "vtkMRMLScalarVolumeNode"  # label maps and vector volumes are kinds of it
         and not node.GetHideFromEditors()
@@ -43,10 +43,18 @@ def scene_volumes(scene: slicer.vtkMRMLScene) -> list[VolumeInfo]:
 
 
 def volume_facts(node: slicer.vtkMRMLScalarVolumeNode) -> VolumeFacts:
-    """Name, number of voxels (0 where there is no image), and whether attribute or name says that Any2all made it."""
-    name = node.GetName() or ""
+    """Name, number of voxels (0 where there is no image), and whether Any2all made it."""
     voxels = math.prod(shape_of(node)) if _components(node) else 0
-    return VolumeFacts(name, voxels, node.GetAttribute(ROLE) is not None or names_any2all(name))
+    return VolumeFacts(node.GetName() or "", voxels, is_made_here(node))
+
+
+def is_made_here(node: slicer.vtkMRMLScalarVolumeNode) -> bool:
+    """Whether a volume is certainly a result: its attribute, its name, or the NIfTI that it was loaded from says so."""
+    if node.GetAttribute(ROLE) is not None or names_any2all(node.GetName() or ""):
+        return True
+    storage = node.GetStorageNode()
+    file = storage.GetFileName() if storage is not None else None
+    return bool(file) and nifti.is_result(Path(file))
 
 
 def slices_of(node: slicer.vtkMRMLScalarVolumeNode, slice_mm: float) -> int:

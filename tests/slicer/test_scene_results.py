@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import lib_path  # noqa: F401  (makes Any2allLib importable)
@@ -12,7 +13,7 @@ import slicer.util
 from Any2allLib import nifti
 from Any2allLib.assign import assign
 from Any2allLib.results import find_outputs, show_pieces, unique_names
-from Any2allLib.upload import scene_volumes
+from Any2allLib.upload import scene_volumes, volume_facts
 from harness import pixels
 from scene_files import STACK, ball, ct_run, facts, result, sent
 from tiny_module import ball_volume, oblique
@@ -122,6 +123,26 @@ def test_the_second_run_has_its_own_names_and_folder(slicer_scene, tmp_path):
 def test_a_result_is_never_taken_for_an_input(slicer_scene, tmp_path):
     show(tmp_path, ct_run(tmp_path), ball_volume((0, 0, 0), name="T1"))
     assert list(assign(scene_volumes(slicer.mrmlScene), STACK)) == ["T1"]
+
+
+@pytest.mark.parametrize(
+    "words", [b"SYNTHETIC Any2all CT mean", b"RECONSTRUCTED Any2all CT mean", b"a scanner's words"]
+)
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_file_of_the_server_is_told_by_its_header(slicer_scene, tmp_path, words, packed):
+    """As it lies on the server, or was downloaded by hand: its name is that of an acquired image."""
+    file = tmp_path / "CT.nii.gz"
+    nifti.exhaust(nifti.written(file, np.ones((4, 6, 5), np.float32), np.eye(4)))
+    head = bytearray(gzip.decompress(file.read_bytes()))
+    head[nifti.DESCRIP : nifti.DESCRIP + len(words)] = words
+    file = tmp_path / ("CT.nii.gz" if packed else "CT.nii")
+    file.write_bytes(gzip.compress(head) if packed else head)
+    node = slicer.util.loadVolume(str(file))
+    ours = b"Any2all" in words
+    assert volume_facts(node).made_here == ours
+    assert list(assign(scene_volumes(slicer.mrmlScene), STACK)) == ([] if ours else ["CT"])
+    file.unlink()
+    assert not volume_facts(node).made_here, "nobody knows any more, and nothing breaks"
 
 
 def off_grid(folder):
