@@ -31,8 +31,9 @@ from .output.summary import DISCLAIMER, plain
 from .output.write import SUMMARY, check_folder, sweep, write_results
 from .run import Run
 from .studies import StudyFolder
-from .study import StudySpec, parse_study
+from .study import StudySpec, asked_of, parse_study
 from .study.document import validated
+from .study.presets import preset_settings
 from .workflow import INTERRUPTED, announce, as_count, as_flag, as_folder, front_door, shortest
 
 FAILED = "failed"  # folder of the errors, beside the subjects'
@@ -129,7 +130,8 @@ class BatchEvaluator:
         as_count(self.rank, "rank", 0, self.world_size - 1)
         if self.batch_size is not None:
             as_count(self.batch_size, "batch_size")
-        overwrite, asked = as_flag(self.overwrite, "overwrite"), self._asked()
+        overwrite = as_flag(self.overwrite, "overwrite")
+        asked = asked_of(self.prior.stack, self.preset, self.sampler, self.outputs)
         job = _Job(studies, self.prior, folder, overwrite, asked, self.batch_size, self.cdm)
         names = studies.subjects()
         others = [path.name for path in studies.root.iterdir() if path.is_dir() and path.name not in names]
@@ -140,21 +142,6 @@ class BatchEvaluator:
             message, wanted = "no subject was found", "one folder for each subject"
             raise Any2allError(message, key="studies", value=str(self.studies), allowed=wanted)
         return studies, job, names
-
-    def _asked(self) -> dict[str, Any]:
-        """What takes the place of a study's own keys."""
-        asked: dict[str, Any] = {}
-        if self.preset is not None:
-            asked |= {"preset": self.preset, "sampler": {}}
-        if self.sampler is not None:
-            asked["sampler"] = self.sampler
-        if self.outputs is not None:
-            asked["outputs"] = list(self.outputs) if isinstance(self.outputs, tuple) else self.outputs
-        validated(asked)
-        for name in asked.get("outputs", ()):
-            if name not in self.prior.stack.names:
-                raise Any2allError("unknown modality", key="outputs", value=name, allowed=self.prior.stack.names)
-        return asked
 
 
 @dataclass(frozen=True)
@@ -260,15 +247,17 @@ def _summary(folder: Path) -> dict[str, Any] | None:
 
 
 def _facts(summary: dict[str, Any]) -> dict[str, Any]:
-    """What results depend on, as a summary says it."""
+    """What results depend on, as a summary says it; of the consistency what was asked, which raw data may overrule."""
     provenance = summary["provenance"]
+    study = validated(provenance["study"])
+    consistency = preset_settings(study.preset, False, study.sampler).consistency
     return {
         "prior": provenance["prior"]["sha256"],
         "network for means": provenance["prior"].get("mean_network"),
-        "sampler": provenance["sampler"],
+        "sampler": {**provenance["sampler"], "consistency": consistency},
         "outputs": list(summary["outputs"]),
         "input files": provenance["inputs_sha256"],
-        "study": validated(provenance["study"]).model_dump(include=set(_ASKED)),
+        "study": study.model_dump(include=set(_ASKED)),
     }
 
 

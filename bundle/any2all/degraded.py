@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from .errors import Any2allError
 from .geometry import Grid, Volume, resample
-from .intensity import head_mask, scale_of, to_u
+from .intensity import head_mask, scale_of, to_u, unit_doubts
 from .physics.image_operators import SeparableBlur, VolumeMap
 from .physics.measurements import Channel
 from .physics.operators import Identity
@@ -68,6 +68,7 @@ def read_degraded(modality: ModalitySpec, volume: Volume, stack_modality: Modali
         scale = scale_of(volume.data, mask, stack_modality.normalisation)
     except Any2allError as error:
         raise Any2allError(error.message, key=f"{key}.file", hint=error.hint, code=error.code) from None
+    notes += unit_doubts(volume.data, mask, stack_modality)
     noise_std = modality.noise_std
     if noise_std is None:
         noise_std = estimated_noise_std(volume.data, mask)

@@ -30,6 +30,7 @@ LEAST_HEAD = 0.002
 SPACING_TOLERANCE = 0.15
 SAME_GRID = 1e-3  # mm
 HEAD_RADIUS_MM = 80.0
+HEAD_CUT = 0.05  # of the head; heads of several images differ by less at their edges
 HEAD_BEYOND_SLICES = 2.0  # slices; less than that is a mask's own uncertainty
 
 
@@ -140,24 +141,40 @@ def _grid_warnings(grid: Grid, card: PriorCard) -> tuple[str, ...]:
 
 
 def _coverage_warnings(inputs: Inputs, grid: Grid) -> tuple[str, ...]:
-    """Where a given image ends inside the sampled slices, and where it shows head beyond all slices of raw data."""
+    """Where a given image ends inside the sampled slices or the head, and where raw data's slices end inside it."""
     warnings = []
-    for image in (*inputs.images, *(i for i in inputs.degraded if i.status != "lowres")):
-        there = Volume(np.ones(image.volume.grid.shape), image.volume.grid)
-        unseen = int((resample(there, grid, antialias=False).data.max(axis=(1, 2)) < 0.5).sum())
-        if unseen:
+    images = (*inputs.images, *inputs.degraded)
+    head = np.any([_on_grid(image.mask, image.volume.grid, grid) for image in images], axis=0) if images else None
+    for image in images:
+        if isinstance(image, DegradedImage) and image.status == "lowres":
+            continue
+        there = _on_grid(np.ones(image.volume.grid.shape), image.volume.grid, grid)
+        reached = there.any(axis=(1, 2))
+        if not reached.all():
+            unseen = int((~reached).sum())
             warnings.append(f"{image.name} does not reach {unseen} of {grid.shape[0]} slices, where it counts as air")
+        cut = (head & ~there)[reached].sum() / max(head[reached].sum(), 1)
+        if cut > HEAD_CUT:
+            warnings.append(f"{image.name} ends inside the head: {cut:.0%} of it in its slices count as air")
     if item := lends_its_grid(inputs):
         step, count = item.grid.spacing_mm[0], item.grid.shape[0]
-        for image in inputs.images:
-            low, high = head_bounds(image.mask, image.volume.grid, item.grid)[0]
+        others = [raw for raw in inputs.raw if raw is not item and not crosses(raw.grid, item.grid)]
+        for name, mask, source in [(i.name, i.mask, i.volume.grid) for i in images] + [
+            (raw.name, raw.mask, raw.grid) for raw in others
+        ]:
+            low, high = head_bounds(mask, source, item.grid)[0]
             beyond = max(0.0, -0.5 * step - low) + max(0.0, high - (count - 0.5) * step)
             if beyond > HEAD_BEYOND_SLICES * step:
                 warnings.append(
-                    f"{image.name} shows {beyond:.0f} mm of head above or below the raw data's slices: "
+                    f"{name} shows {beyond:.0f} mm of head above or below {item.name}'s slices: "
                     "every output is empty there"
                 )
     return tuple(warnings)
+
+
+def _on_grid(mask: np.ndarray, source: Grid, grid: Grid) -> np.ndarray:
+    """A mask, at the voxels of another grid."""
+    return resample(Volume(mask.astype(np.float32), source), grid, antialias=False).data > 0.5
 
 
 def _other_grid_warnings(inputs: Inputs, frame: Frame) -> list[str]:

@@ -22,6 +22,8 @@ else:
     Array = TypeVar("Array")
 
 AIR_HU = -1000.0
+HIGHEST_AIR_HU = -500.0
+DARKEST_HEAD = 1 / 30  # median of a head over the stack's largest value, of an image in its units
 _BINS = 256
 _SAMPLES = 2_000_000
 
@@ -110,6 +112,28 @@ def scale_of(data: np.ndarray, mask: np.ndarray, normalisation: Normalisation) -
             code="invalid_image",
         )
     return value / normalisation.target
+
+
+def unit_doubts(data: np.ndarray, mask: np.ndarray, modality: Modality) -> list[str]:
+    """Words where an image can hardly be in its modality's units; those of MR are arbitrary and raise no doubt.
+
+    Args:
+        data: (Z, H, W), noisy or not.
+        mask: its head, bool.
+        modality: CT without air, or PET whose head is far from the stack's largest value, is doubted.
+    """
+    if isinstance(modality.normalisation, PiecewiseNormalisation):
+        lowest = float(data.min())
+        if lowest > HIGHEST_AIR_HU:
+            return [f"{modality.name}: no value lies below {lowest:.4g}: is it in {modality.units}, with air about it?"]
+    if isinstance(modality.normalisation, LinearNormalisation):
+        largest, median = modality.normalisation.maximum, float(np.median(data[mask])) if mask.any() else 0.0
+        if not DARKEST_HEAD * largest < median < largest:
+            return [
+                f"{modality.name}: the median of its head is {median:.4g}, but the stack takes {largest:g} "
+                f"{modality.units} for the largest value: is it in {modality.units}?"
+            ]
+    return []
 
 
 def to_u(data: Array, normalisation: Normalisation, scale: float | None = None) -> Array:

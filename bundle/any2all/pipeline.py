@@ -13,10 +13,11 @@ from typing import Any
 from . import __version__
 from .diffusion.prior import NetworkPrior
 from .diffusion.selfcheck import Report, check_images, slices_to_check
+from .errors import Any2allError
 from .filling import Filling, filling_of, given_images, headline, origin_of, slice_correlation
 from .frame import Frame, expected_shape, lay_frame, measure
 from .geometry import Volume, read_volume
-from .given import GivenFiles
+from .given import GivenFiles, check_acquired
 from .inputs import Inputs, aligned, read_inputs, with_thin_slices
 from .output import ModalityResult, Result, write_results
 from .output.write import check_folder
@@ -26,6 +27,7 @@ from .samplers.base import Problem
 from .scores.baselines import baselines_of, load_mean_image
 from .scores.metrics import compare
 from .study import StudySpec, ignored_keys, load_study
+from .study.files import files_by_modality, several_files
 
 
 def run_study(
@@ -119,11 +121,25 @@ def self_check(problem: Problem, frame: Frame, prior: NetworkPrior, run: Run) ->
 
 
 def read_truth(folder: Path | None, spec: StudySpec, prior: NetworkPrior) -> dict[str, Volume]:
-    """True images of outputs in a folder, matched by name; a modality without one is left out."""
+    """True images of outputs in a folder, matched by name; a modality without one is left out.
+
+    Raises:
+        Any2allError: no image of any output, several of one, or one that Any2all made.
+    """
     if folder is None:
         return {}
-    files = {prior.stack.match(file.name): file for file in sorted(Path(folder).iterdir())}
-    return {name: read_volume(files[name], f"truth.{name}") for name in spec.outputs if name in files}
+    found, _ = files_by_modality(folder, prior.stack)
+    files = {name: [file for file in found[name] if file.parent == folder] for name in spec.outputs}
+    files = {name: several for name, several in files.items() if several}
+    if not files:
+        message = "no image in this folder is that of an output"
+        raise Any2allError(message, key="truth", value=str(folder), allowed=spec.outputs)
+    for name, several in files.items():
+        if len(several) > 1:
+            hint = "leave one of them in the folder"
+            raise Any2allError(several_files(folder, several), key=f"truth.{name}", hint=hint)
+        check_acquired(several[0], f"truth.{name}")
+    return {name: read_volume(several[0], f"truth.{name}") for name, several in files.items()}
 
 
 def scored(output: ModalityResult, inputs: Inputs, prior: NetworkPrior, run: Run) -> ModalityResult:

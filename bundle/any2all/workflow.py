@@ -27,6 +27,7 @@ from .output import ModalityResult, Result
 from .output.summary import DISCLAIMER
 from .run import Progress, Run
 from .scores.text import markdown_table
+from .study import StudySpec, asked_of, parse_study, read_document
 
 T = TypeVar("T")
 USER_ERROR, INTERRUPTED = 2, 130
@@ -127,7 +128,10 @@ def as_folder(value: Any, key: str) -> Path:
     """A folder for results, which need not exist. Raises Any2allError where none was given."""
     if value is None or str(value) == "":
         raise Any2allError("no folder for the results was given", key=key, hint=f"--{key} FOLDER")
-    return Path(str(value))
+    if not isinstance(value, (str, Path)):
+        message = "the command line takes this for a number or a list"
+        raise Any2allError(message, key=key, value=value, hint=f"write it as a path: --{key} ./NAME")
+    return Path(value)
 
 
 def train(trainer: Trainer) -> None:
@@ -166,6 +170,7 @@ class StudyInferer:
         truth: folder of true images of outputs, for scores and the picture.
         mean_image: the prior's mean training image, which a synthetic image of known truth is compared with.
         cdm_file: CDM, for studies whose sampler it is; nothing is loaded before the first of them.
+        preset, sampler, outputs: take the place of the study's own, see `study.asked_of`.
     """
 
     def __init__(
@@ -175,8 +180,12 @@ class StudyInferer:
         truth: str | Path | None = None,
         mean_image: str | Path | None = None,
         cdm_file: str | Path | None = None,
+        preset: str | None = None,
+        sampler: dict[str, Any] | None = None,
+        outputs: Sequence[str] | None = None,
     ) -> None:
         self.prior, self.batch_size, self.truth, self.mean_image = prior, batch_size, truth, mean_image
+        self.preset, self.sampler, self.outputs = preset, sampler, outputs
         self.cdm = CDMSource(None if cdm_file is None else Path(str(cdm_file)), prior.device)
 
     def __call__(
@@ -188,7 +197,14 @@ class StudyInferer:
             raise Any2allError("this folder does not exist", key="truth", value=str(truth))
         mean_image = None if self.mean_image is None else Path(self.mean_image)
         run = Run(progress, None, batch_size, truth, mean_image, announce, self.cdm)
-        return pipeline.run_study(study, self.prior, output_dir, overwrite, run)
+        return pipeline.run_study(self._asked(study), self.prior, output_dir, overwrite, run)
+
+    def _asked(self, study: Path) -> StudySpec:
+        """The study with what the command says in its own keys' place."""
+        document, stack = read_document(study), self.prior.stack
+        asked = asked_of(stack, self.preset, self.sampler, self.outputs)
+        whole = {**document, **asked} if isinstance(document, dict) else document
+        return parse_study(whole, stack, study.parent)
 
 
 class StudyEvaluator:

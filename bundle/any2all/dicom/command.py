@@ -13,7 +13,7 @@ from ..stack import Stack
 from ..workflow import announce, as_flag, as_folder, front_door, shortest
 from .source import check_holds
 from .studies import SERIES, SOURCE, STUDY, Converted, studies_from
-from .write import checked_sources, write_dicom
+from .write import INDEX, checked_sources, write_dicom
 
 SERIES_FOLDER = "dicom"
 
@@ -104,9 +104,14 @@ def check_series(
         if dicom_dir is not None and not wanted:
             message = "DICOM files are only used where series are asked for"
             raise Any2allError(message, key="dicom_dir", value=str(dicom_dir), hint="--dicom True")
-        if not wanted or output_dir is None or study is None or not Path(str(study)).exists():
+        if output_dir is None or study is None or not Path(str(study)).exists():
             return
         folder = Path(str(output_dir)) / SERIES_FOLDER
+        if not wanted and overwrite and (folder / INDEX).is_file():
+            message = "series of the results that are being replaced would stay"
+            raise Any2allError(message, key="dicom", value=str(folder), hint="--dicom True, or remove that folder")
+        if not wanted:
+            return
         sources = checked_sources(folder, _source_file(study), dicom_dir, overwrite)
         if dicom_dir is not None:
             check_holds(Path(str(dicom_dir)), sources.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,21 +89,23 @@ def _series(entry: Mapping) -> SourceSeries:
     return SourceSeries(*(str(entry[name]) for name in names), slices)
 
 
-def patient_of(dicom_folder: Path, series_uid: str) -> Dataset:
-    """Patient, study and place attributes of a source series, from its own files.
+def patient_of(dicom_folder: Path, sources: Sequence[SourceSeries]) -> Dataset:
+    """Patient, study and place attributes of the first source series, from its own files or those of its study.
 
     Raises:
-        Any2allError: the series is not in the folder.
+        Any2allError: no series of that study is in the folder.
     """
-    for one in scan(dicom_folder).series:
-        if one.uid == series_uid:
+    there = {one.uid: one for one in scan(dicom_folder).series}
+    for source in sources:
+        one = there.get(source.series_uid)
+        if one is not None and source.study_uid == sources[0].study_uid:
             header = pydicom.dcmread(one.files[0], stop_before_pixels=True, force=True)
             kept = Dataset()
             for keyword in ("SpecificCharacterSet", *_PERSON, *_STUDY, *_PLACE):
                 if keyword in header:
                     kept[keyword] = header[keyword]
             return kept
-    raise _not_here(series_uid)
+    raise _not_here(sources[0].series_uid)
 
 
 def check_holds(dicom_folder: Path, sources: Iterable[SourceSeries]) -> None:

@@ -107,7 +107,7 @@ class _Context:
         first = self.sources[0] if self.sources else None
         self.study_uid = first.study_uid if first else generate_uid(prefix=None)
         self.fallback_frame_uid = generate_uid(prefix=None)
-        self.patient = patient_of(dicom_dir, first.series_uid) if first and dicom_dir else pseudonymous(subject)
+        self.patient = patient_of(dicom_dir, self.sources) if first and dicom_dir else pseudonymous(subject)
 
     def lay(self, volume: Volume) -> tuple[Slices, SourceSeries | None]:
         """The volume's slices, on those of a source series where they are the same."""

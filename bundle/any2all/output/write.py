@@ -68,14 +68,7 @@ def whole_folder(folder: str | Path, outputs: list[str], overwrite: bool) -> Ite
             yield partial
             _publish(partial, folder)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise Any2allError(
-            f"the results could not be written: {reason}",
-            key="output_dir",
-            value=str(folder),
-            hint="nothing new was left there",
-            code="storage",
-        ) from error
+        raise _not_written(folder, error) from error
 
 
 def check_folder(folder: str | Path, outputs: list[str], overwrite: bool) -> None:
@@ -84,7 +77,8 @@ def check_folder(folder: str | Path, outputs: list[str], overwrite: bool) -> Non
     Raises:
         Any2allError: see `write_results`.
     """
-    folder = Path(folder)
+    folder = Path(os.path.realpath(folder))
+    _check_writable(folder)
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -100,6 +94,26 @@ def check_folder(folder: str | Path, outputs: list[str], overwrite: bool) -> Non
         )
     names = [SUMMARY, REPORT, SAMPLES, *(f"{n}{end}.nii.gz" for n in outputs for end in ("", "_std"))]
     refuse_foreign([name for name in names if (folder / name).exists() and name not in ours])
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a place where nothing can be written; the folders above are not made yet, as other ranks may need them."""
+    above = next((path for path in folder.parents if path.exists()), folder)
+    try:
+        with _partial(above / folder.name):
+            pass
+    except OSError as error:
+        raise _not_written(folder, error) from error
+
+
+def _not_written(folder: Path, error: OSError) -> Any2allError:
+    return Any2allError(
+        f"the results could not be written: {error.strerror or error}",
+        key="output_dir",
+        value=str(folder),
+        hint="nothing new was left there",
+        code="storage",
+    )
 
 
 def refuse_foreign(names: list[str]) -> None:

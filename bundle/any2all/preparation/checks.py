@@ -6,11 +6,10 @@ import numpy as np
 
 from ..errors import Any2allError
 from ..geometry import Volume
-from ..intensity import head_mask
+from ..intensity import HIGHEST_AIR_HU, head_mask
 from ..stack import LinearNormalisation, Modality
 
 LEAST_HEAD_ML = 30.0  # a few slices of a head
-HIGHEST_AIR_HU = -500.0
 MOST_NEGATIVE = 0.1  # of the 99.5th percentile: more is no ringing, but a shifted or standardised scale
 PEAK = 99.9
 TOO_BRIGHT = 3.0  # times the stack's constant

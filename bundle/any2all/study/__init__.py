@@ -5,6 +5,7 @@ returns a `StudySpec`, in which every modality of the stack has an entry, every 
 is filled in. Whatever cannot be used is refused by one `Any2allError` that names key, value and what is allowed.
 """
 
+from .asked import asked_of
 from .document import ModalityDocument, SamplerDocument, Simulation, StudyDocument, study_json_schema
 from .presets import SamplerSettings, for_coupled_slices, ignored_keys, resolve_sampler
 from .spec import ModalitySpec, StudySpec, load_study, parse_study, read_document
@@ -17,6 +18,7 @@ __all__ = [
     "Simulation",
     "StudyDocument",
     "StudySpec",
+    "asked_of",
     "for_coupled_slices",
     "ignored_keys",
     "load_study",
