@@ -223,3 +223,69 @@ def test_nearest_is_the_rms_over_what_both_have():
     absent_differs = images[2].clone()
     absent_differs[1:] += 0.7
     assert likenesses(absent_differs[None], bank)[0].rms_u == 0.0
+
+
+def test_the_command_takes_the_place_of_the_studys_own_keys(small_study, tiny_model_file, tmp_path, capsys):
+    given = {"study": str(small_study / "study.json"), "model_file": str(tiny_model_file)}
+    sampler = {"steps": 6, "samples": 1, "consistency": "calibrated"}
+    run("inference.json", output_dir=str(tmp_path / "a"), sampler=sampler, outputs=["PET"], **given)
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    assert list(summary["outputs"]) == ["PET"] and summary["provenance"]["sampler"]["steps"] == 6
+    assert summary["provenance"]["study"]["sampler"]["steps"] == 6
+    run("inference.json", output_dir=str(tmp_path / "b"), preset="fast", outputs=("CT", "PET"), **given)
+    summary = json.loads((tmp_path / "b" / "summary.json").read_text())
+    assert list(summary["outputs"]) == ["CT", "PET"] and summary["provenance"]["study"]["preset"] == "fast"
+    capsys.readouterr()
+    for key, value in {"preset": "slow", "outputs": ["T9"], "sampler": {"stepps": 3}}.items():
+        assert key in refusal(capsys, "inference.json", output_dir=str(tmp_path / "c"), **{key: value}, **given)
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, "truth: no image in this folder is that of an output"),
+        ({"PET.nii.gz": "T1"}, "truth: no image in this folder is that of an output"),
+        ({"CT.nii.gz": "T1", "CT_mask.nii.gz": "T1"}, "truth.CT: 2 files for one modality"),
+        ({"CT.nii.gz": "OURS"}, "truth.CT: this is a result of Any2all"),
+    ],
+)
+def test_a_truth_that_is_none_is_refused(small_study, tiny_model_file, tmp_path, capsys, files, words):
+    truth = tmp_path / "truth"
+    truth.mkdir()
+    for name, source in files.items():
+        image = nib.load(small_study / "T1.nii.gz")
+        if source == "OURS":
+            image.header["descrip"] = b"SYNTHETIC Any2all CT mean"
+        nib.save(image, truth / name)
+    given = {"study": str(small_study / "study.json"), "model_file": str(tiny_model_file)}
+    out = str(tmp_path / "out")
+    assert words in refusal(capsys, "inference.json", output_dir=out, outputs=["CT"], truth=str(truth), **given)
+
+
+def test_other_files_beside_the_truth_do_no_harm(small_study, tiny_model_file, tmp_path):
+    truth = tmp_path / "truth"
+    (truth / "sub-01_CT").mkdir(parents=True)
+    shutil.copy(small_study / "T1.nii.gz", truth / "CT.nii.gz")
+    shutil.copy(small_study / "T1.nii.gz", truth / "sub-01_CT" / "CT.nii.gz")
+    for name in ("CT.txt", "CT.png"):
+        (truth / name).write_text("notes")
+    given = {"study": str(small_study / "study.json"), "model_file": str(tiny_model_file), "outputs": ["CT"]}
+    run("inference.json", output_dir=str(tmp_path / "out"), truth=str(truth), **given)
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["outputs"]["CT"]["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"), [("afile/out", "Not a directory"), (20240512, "write it as a path: --output_dir ./NAME")]
+)
+def test_a_folder_that_cannot_be_is_refused_before_the_study_is_read(
+    small_study, tiny_model_file, tmp_path, capsys, folder, words
+):
+    (tmp_path / "afile").write_text("notes")
+    out = str(tmp_path / folder) if isinstance(folder, str) else folder
+    study, model = str(small_study / "study.json"), str(tiny_model_file)
+    with pytest.raises(SystemExit) as left:
+        run("inference.json", study=study, model_file=model, output_dir=out)
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and words in said and "reading" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["afile", "study"]

@@ -186,6 +186,23 @@ def test_series_that_cannot_be_written_are_refused_before_anything_is_sampled(
     assert not list(results.glob("*.nii.gz"))
 
 
+def test_the_patient_is_taken_from_any_series_of_the_study(phantom_files, tiny_model_file, tmp_path, capsys):
+    """The folder that is given holds T2FLAIR; the results lie on T1."""
+    head_series(phantom_files, tmp_path / "in", ("T1", "T2FLAIR"))
+    (made,) = studies_from(tmp_path / "in", STACK, tmp_path / "studies", subject="p01")
+    settings = {"study": str(made.folder / "study.json"), "output_dir": str(tmp_path / "out"), "outputs": ["CT"]}
+    settings |= {"model_file": str(tiny_model_file), "preset": "fast"}
+    run_config("inference.json", dicom="true", dicom_dir=str(tmp_path / "in" / "T2FLAIR"), **settings)
+    first = pydicom.dcmread(next((tmp_path / "out" / "dicom" / "CT").glob("*.dcm")))
+    assert first.PatientID == NUMBER
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run_config("inference.json", overwrite="true", **settings)
+    assert "series of the results that are being replaced would stay" in capsys.readouterr().err
+    run_config("inference.json", overwrite="true", dicom="true", **settings)
+    assert (tmp_path / "out" / "dicom" / "CT").is_dir()
+
+
 def test_a_cohort_of_dicom_is_prepared_and_refusals_reach_the_page(phantom_files, tmp_path, monkeypatch):
     monkeypatch.setattr("any2all.registration.WORKING_MM", 4.0)
     cohort = tmp_path / "cohort"

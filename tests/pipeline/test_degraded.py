@@ -234,3 +234,24 @@ def test_the_degraded_image_is_its_own_rival(degraded_desk):
     inputs, _ = frame_of(degraded_desk, T1=GIVEN, T2FLAIR=LOWRES)
     rivals = baselines_of("T2FLAIR", inputs, degraded_desk.prior.card, STACK, None)
     assert list(rivals) == [AS_GIVEN] and rivals[AS_GIVEN].grid.same_as(inputs.reference.grid)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "change", "words"),
+    [
+        ("PET", NOISY, lambda data: data * 7000, "is it in SUVr?"),
+        ("PET", BLURRED, lambda data: data * 5, "is it in SUVr?"),
+        ("PET", NOISY, lambda data: data / 100, "is it in SUVr?"),
+        ("CT", {"status": "noisy", "noise_std": 20.0}, lambda data: data + 1024, "is it in HU"),
+        ("PET", NOISY, lambda data: data, ""),
+        ("CT", {"status": "noisy", "noise_std": 20.0}, lambda data: data, ""),
+        ("T2FLAIR", {"status": "noisy", "noise_std": 5.0}, lambda data: data * 7000, ""),
+    ],
+)
+def test_a_degraded_image_in_other_units_is_doubted(degraded_desk, phantom_files, name, status, change, words):
+    shutil.copy(phantom_files / f"{name}.nii.gz", degraded_desk.folder)
+    degraded_desk.rewrite(name, change)
+    degraded_desk.only(T1=GIVEN, **{name: {**status, "file": f"{name}.nii.gz"}})
+    spec = parse_study(degraded_desk.document, STACK, degraded_desk.folder)
+    doubts = [warning for warning in read_inputs(spec, STACK).warnings if "is it in" in warning]
+    assert [words in doubt for doubt in doubts] == ([True] if words else [])

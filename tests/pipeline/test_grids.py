@@ -1,6 +1,7 @@
 """Results on exactly the reference grid, however it is stored, and the right way round on it."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -126,6 +127,34 @@ def test_outputs_fill_the_named_reference_though_an_earlier_modality_is_a_slab(d
     assert filled[1:11].all()
     assert any(warning.startswith("T1 does not reach") for warning in result.warnings)
     assert not any("T2FLAIR does not reach" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("status", ["available", "noisy"])
+def test_an_image_that_ends_inside_the_head_is_told(desk, status):
+    nib.save(desk.image("T2FLAIR").slicer[:34], desk.folder / "T2FLAIR.nii.gz")
+    t2flair = {"status": status, "file": "T2FLAIR.nii.gz"} | ({"noise_std": 5.0} if status == "noisy" else {})
+    desk.only(ONE_PASS, T1={"status": "available", "file": "T1.nii.gz"}, T2FLAIR=t2flair)
+    desk.document |= {"outputs": ["CT"], "registration": "none"}
+    desk.document["sampler"] = {"name": "mcs", "steps": 5, "samples": 1, "consistency": "calibrated"}
+    warnings = desk.run().warnings
+    (words,) = (warning for warning in warnings if "ends inside the head" in warning)
+    share = int(words.split("head: ")[1].split("%")[0])
+    assert words.startswith("T2FLAIR ends") and 30 < share < 60
+
+
+@pytest.mark.parametrize("other", ["available", "noisy", "undersampled"])
+def test_head_beyond_the_slices_of_raw_data_is_told_whatever_shows_it(desk, other):
+    nib.save(slab(desk.image("T2FLAIR"), 5, 7), desk.folder / "T2FLAIR.nii.gz")
+    raw = {"acceleration": 2, "acs_lines": 8, "noise_std": 0.01}
+    entry = {"available": {}, "noisy": {"noise_std": 5.0}, "undersampled": {"simulate": raw}}[other]
+    name = "T2star" if other == "undersampled" else "T1"
+    shutil.copy(desk.folder / "T1.nii.gz", desk.folder / "T2star.nii.gz")
+    desk.only(**{name: {"status": other, "file": f"{name}.nii.gz", **entry}})
+    desk.document["modalities"]["T2FLAIR"] = {"status": "undersampled", "file": "T2FLAIR.nii.gz", "simulate": raw}
+    desk.document |= {"outputs": ["CT"], "registration": "none", "reference": name}
+    desk.document["sampler"] = {"name": "mcs", "steps": 5, "samples": 1, "consistency": "calibrated"}
+    warnings = desk.run().warnings
+    assert any(w.startswith(f"{name} shows") and "every output is empty there" in w for w in warnings), warnings
 
 
 def test_head_beyond_the_raw_datas_slices_is_warned_about(desk):

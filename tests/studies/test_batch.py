@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from any2all import pipeline
 from any2all.batch import Outcome, _left
+from any2all.kspace.simulate import simulate_kspace
 from any2all.output import read_provenance
 from monai.bundle import ConfigWorkflow
 
@@ -108,6 +109,25 @@ def test_two_processes_share_a_cohort_and_only_what_lacks_is_done_again(batch, c
     assert sorted(again) == ["p1", "p2", "p3", "p4"]
     assert {name for name in times if again[name] != times[name]} == {"p3"}
     assert not (batch.out / "failed" / "p2.json").exists()
+
+
+def test_results_of_raw_data_that_crosses_the_slices_are_known_again(batch, cohort):
+    """What such data makes of the consistency shows only once it is read."""
+    for subject in ("p2", "p3", "p4"):
+        shutil.rmtree(cohort / subject)
+    z, y, x = np.meshgrid(np.linspace(-1, 1, 8), np.linspace(-0.5, 0.5, 16), np.linspace(-1, 1, 24), indexing="ij")
+    head = np.where(x**2 + y**2 + z**2 < 0.6, 500.0, 0.0)
+    made = simulate_kspace(head, acceleration=2, acs_lines=8, noise_std=1.0)
+    np.savez(cohort / "p1" / "T2.npz", kspace=made.kspace, mask=made.mask, coil_maps=made.coil_maps, noise_std=1.0)
+    raw = {"status": "undersampled", "kspace": "T2.npz", "voxel_size_mm": [24, 3, 8], "orientation": "LSP"}
+    document = {"modalities": {"T1": {"status": "available", "file": "T1.nii.gz"}, "T2": raw}, "registration": "none"}
+    (cohort / "p1" / "study.json").write_text(json.dumps(document))
+    asked = {"preset": None, "sampler": {"steps": 6, "samples": 1, "consistency": "moment"}}
+    assert "1 filled" in batch.run(**asked)[1]
+    assert batch.summary("p1")["provenance"]["sampler"]["consistency"] == "calibrated"
+    assert "1 kept" in batch.run(**asked)[1]
+    status, _, err = batch.run(**(asked | {"sampler": {"steps": 6, "samples": 1, "consistency": "calibrated"}}))
+    assert status == 1 and "differ in: sampler" in err
 
 
 def test_a_cohort_in_one_process(batch, cohort):
