@@ -26,7 +26,7 @@ from .intensity import display_window_u, from_u
 from .output.report import BACKGROUND, MUTED, PANEL, TEXT
 from .output.summary import DISCLAIMER, SUMMARY_VERSION, plain
 from .output.volumes import save_volume
-from .output.write import SUMMARY, whole_folder
+from .output.write import SUMMARY, check_folder, whole_folder
 from .phantom.dataset import RenderedHeads
 from .physics.measurements import Channel, Measurements
 from .run import DEFAULT_BATCH, Progress
@@ -50,6 +50,20 @@ class Bank:
     images: Tensor
     present: Tensor
     sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What draws are compared with: the bank, and slices (N, M, H, W) that nothing is trained on, if there are any."""
+
+    bank: Bank
+    held_out: Tensor | None
+
+    @classmethod
+    def of(cls, prior: NetworkPrior, data: TrainingData, slices: int, progress: Progress | None = None) -> Reference:
+        """From the files of a prior's training, see `training_bank`. Raises Any2allError for one that is no image."""
+        bank = training_bank(prior, data, slices, progress)
+        return cls(bank, validation_stacks(data, prior.stack, prior.card.matrix, prior.card.spacing_mm))
 
 
 @dataclass(frozen=True)
@@ -113,12 +127,9 @@ def training_bank(prior: NetworkPrior, data: TrainingData, slices: int, progress
     return Bank(torch.cat(images), torch.cat(present), tuple(sources))
 
 
-def compare_with_training(
-    draws: Tensor, prior: NetworkPrior, data: TrainingData, slices: int, progress: Progress | None = None
-) -> dict[str, Any]:
+def compare_with_training(draws: Tensor, reference: Reference) -> dict[str, Any]:
     """Distance of every draw (B, M, H, W) in u to its nearest training slice, beside that of held-out slices."""
-    bank = training_bank(prior, data, slices, progress)
-    held_out = validation_stacks(data, prior.stack, prior.card.matrix, prior.card.spacing_mm)
+    bank, held_out = reference.bank, reference.held_out
     of_draws = likenesses(2 * draws - 1, bank)
     of_held_out = [] if held_out is None else likenesses(held_out, bank)
     distances = [[found.rms_u for found in part] for part in (of_draws, of_held_out)]
@@ -135,6 +146,8 @@ def compare_with_training(
 
 class Generation:
     """The ``generator`` of ``generate.json``: `run` draws stacks, compares them with training, and writes all of it.
+
+    What they are compared with is read first, so that a wrong folder or file costs no sampling.
 
     Args:
         prior: the prior.
@@ -174,12 +187,14 @@ class Generation:
         self._check()
         started = time.perf_counter()
         names = [f"generated_{name}" for name in self.prior.stack.names]
+        check_folder(folder, names, overwrite)
+        reference, reason = self._reference(progress)
         with whole_folder(folder, names, overwrite) as partial:
             batch_size = self.batch_size or DEFAULT_BATCH.get(self.prior.device.type, 16)
             progress("sampling", 0, 1)
             draws = draw_stacks(self.prior, self.slices, self.steps, self.seed, batch_size, progress)
             progress("comparing with training slices", 0, 1)
-            likeness, reason = self._compare(draws, progress)
+            likeness = None if reference is None else compare_with_training(draws, reference)
             progress("writing", 0, 1)
             self._write(partial, draws, likeness, reason, time.perf_counter() - started)
         print("\n".join(self._describe(folder, likeness, reason)), flush=True)
@@ -193,14 +208,15 @@ class Generation:
         if self.batch_size is not None:
             as_count(self.batch_size, "batch_size")
 
-    def _compare(self, draws: Tensor, progress: Progress) -> tuple[dict[str, Any] | None, str | None]:
-        """The comparison, or why there is none."""
+    def _reference(self, progress: Progress) -> tuple[Reference | None, str | None]:
+        """What to compare with, or why there is nothing."""
         if self.dataset_dir is None and self.datalist_file is None:
             return None, "what the prior was trained on is not here: set ANY2ALL_DATA or give datalist_file"
         data = training_data(self.dataset_dir, self.datalist_file, self.prior.stack)
         if not data.head_labels and not data.entries:
             return None, "the datalist names no training image"
-        return compare_with_training(draws, self.prior, data, self.bank_slices, progress), None
+        progress("reading what the prior was trained on", 0, 1)
+        return Reference.of(self.prior, data, self.bank_slices, progress), None
 
     def _write(
         self, folder: Path, draws: Tensor, likeness: dict[str, Any] | None, reason: str | None, seconds: float

@@ -205,6 +205,34 @@ def test_generate_writes_marked_stacks_and_their_nearest_training_slice(
     assert "steps" in refusal(capsys, "generate.json", output_dir=str(tmp_path / "n"), **{**ready, "steps": 1001})
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"dataset_dir": "HERE/wrong"}, "error: dataset_dir: data folder not found; got "),
+        ({"datalist_file": "HERE/wrong.json"}, "error: datalist_file: the datalist cannot be read"),
+        ({"datalist_file": "HERE/damaged.json"}, "error: T1: the file does not exist; got 'gone.nii.gz'"),
+    ],
+)
+def test_what_draws_are_compared_with_is_read_before_they_are_drawn(
+    settings, words, tiny_model_file, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("any2all.generate.draw_stacks", None)
+    (tmp_path / "damaged.json").write_text('{"training": [{"T1": "gone.nii.gz"}]}')
+    settings = {key: value.replace("HERE", str(tmp_path)) for key, value in settings.items()}
+    given = {"model_file": str(tiny_model_file), "dataset_dir": None, "output_dir": str(tmp_path / "out")}
+    assert refusal(capsys, "generate.json", **{**given, **settings}).startswith(words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("config", ["inference.json", "generate.json", "batch.json"])
+@pytest.mark.parametrize("device", ["foo", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(config, device, small_study, tiny_model_file, tmp_path, capsys):
+    given = {"model_file": str(tiny_model_file), "output_dir": str(tmp_path / "out"), "device": device}
+    study = {"inference.json": {"study": str(small_study / "study.json")}, "batch.json": {"studies": str(small_study)}}
+    line = refusal(capsys, config, **given, **study.get(config, {}))
+    assert line.startswith("error: device: this device cannot be used; got ") and "allowed: cpu" in line
+
+
 def test_draws_are_seeded_one_by_one(tiny_prior):
     three = draw_stacks(tiny_prior, slices=3, steps=3, seed=5, batch_size=3)
     two = draw_stacks(tiny_prior, slices=2, steps=3, seed=5, batch_size=1)

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from any2all.dicom import find_series, recognise, studies_from
-from any2all.dicom.recognition import choose, parse_overrides
+from any2all.dicom.recognition import check_overrides, choose, parse_overrides
 from any2all.dicom.series import Series, frames_of, skip_reason
 from any2all.errors import Any2allError
 from any2all.stack import load_stack
@@ -134,6 +134,14 @@ def test_overrides_win_by_uid_and_number_but_never_for_our_own_series():
     ):
         with pytest.raises(Any2allError, match="no such override"):
             parse_overrides(wrong, STACK)
+
+
+def test_an_override_of_no_series_is_refused():
+    one = series_of("MR", MPRAGE)
+    check_overrides({1: "T2", "1.2.3": None}, [one])
+    for key in ("99", "None", "1.2"):
+        with pytest.raises(Any2allError, match=rf"overrides.{key}: no series here .*allowed: the numbers 1 and"):
+            check_overrides({"1": "T2", key: "T2"}, [one])
 
 
 def test_the_better_of_two_series_is_taken_and_the_other_is_named(tmp_path):

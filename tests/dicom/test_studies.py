@@ -127,6 +127,15 @@ def test_the_commands_errors_are_one_line(tmp_path, capsys, settings, words):
     assert left.value.code == 2 and len(said) == 1 and said[0].startswith("error: ") and words in said[0]
 
 
+def test_an_override_of_no_series_in_the_folder_is_refused(mixed, tmp_path, capsys):
+    settings = {"source": str(mixed), "output_dir": str(tmp_path / "out")}
+    with pytest.raises(SystemExit) as left:
+        run_config("dicom.json", **settings, overrides={"4": None, "99": "T2"})
+    line = capsys.readouterr().err.strip()
+    assert left.value.code == 2 and line.startswith("error: overrides.99: no series here") and "numbers 1, 2" in line
+    assert not (tmp_path / "out").exists()
+
+
 def test_inference_writes_series_beside_its_results(phantom_files, tiny_model_file, tmp_path, capsys):
     head_series(phantom_files, tmp_path / "in")
     (made,) = studies_from(tmp_path / "in", STACK, tmp_path / "studies", subject="p01")

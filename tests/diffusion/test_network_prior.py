@@ -164,6 +164,14 @@ def test_weights_of_another_network_are_refused(tmp_path, network):
     assert refusal.value.code == "prior_unavailable"
 
 
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta", None])
+def test_a_device_that_is_not_there_is_refused(tmp_path, device):
+    save_prior(random_network(), card(), tmp_path / "model.pt")
+    with pytest.raises(Any2allError, match="device: this device cannot be used; got .*allowed: cpu") as refusal:
+        load_prior(tmp_path / "model.pt", device)
+    assert refusal.value.value == str(device) and "\n" not in str(refusal.value)
+
+
 def test_a_file_with_code_in_it_is_refused(tmp_path):
     save_prior(random_network(), card(), tmp_path / "model.pt")
     torch.save({"a": Payload()}, tmp_path / "model.pt")

@@ -109,6 +109,40 @@ def test_an_unknown_set_of_cases_ends_in_one_line(data_folder, tiny_model_file, 
     assert caught.value.code == 2 and "error: cases: no such set of cases; got 'train'" in capsys.readouterr().err
 
 
+@pytest.fixture
+def empty_data_folder(tmp_path, monkeypatch) -> Path:
+    """A data folder that names heads and holds none."""
+    names = {split: ["nobody"] for split in ("train", "validation", "test")}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "splits.json").write_text(json.dumps({"head_labels": names, "real_mr": names}))
+    monkeypatch.setenv("ANY2ALL_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"manifest": "HERE/none.json"}, "error: manifest: the manifest cannot be read: No such file or directory"),
+        ({"manifest": "HERE/list.json"}, "error: manifest: the manifest cannot be read: 'list' object"),
+        ({"manifest": "HERE/entry.json"}, "error: manifest: the manifest cannot be read: 'split'; got"),
+        ({"output_dir": "HERE/list.json/out"}, "error: output_dir: nothing can be written here"),
+        ({"report_dir": "HERE/list.json/out"}, "error: report_dir: nothing can be written here"),
+        ({"device": "cuda:99"}, "error: device: this device cannot be used; got 'cuda:99'"),
+    ],
+)
+def test_settings_of_an_evaluation_that_cannot_be_used(
+    settings, words, empty_data_folder, tiny_model_file, tmp_path, capsys
+):
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "entry.json").write_text('{"validation": {}}')
+    settings = {key: value.replace("HERE", str(tmp_path)) for key, value in settings.items()}
+    given = {"output_dir": str(tmp_path / "out"), "kinds": "none", "features": "$None", "unconditional": "$None"}
+    with pytest.raises(SystemExit) as caught:
+        monai.bundle.run(config_file=str(CONFIG), model_file=str(tiny_model_file), **{**given, **settings})
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert caught.value.code == 2 and line.startswith(words)
+
+
 def test_every_set_of_cases_keeps_to_its_split(data_folder):
     splits = json.loads((data_folder / "splits.json").read_text())
     for name in json.loads(MANIFEST.read_text()):

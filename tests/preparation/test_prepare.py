@@ -163,6 +163,7 @@ def test_without_one_usable_subject_the_status_is_2(cohort_folder, tmp_path, cap
         ({"folder": None}, "no folder for the results"),
         ({"folder": "inside"}, "must not lie in the cohort"),
         ({"folder": "foreign"}, "would be replaced"),
+        ({"folder": "below a file"}, "output_dir: nothing can be written here"),
         ({"registration": "affine"}, "allowed: rigid, none"),
         ({"spacing_mm": [1, 1]}, "[H, W, slice]"),
         ({"workers": 0}, "workers"),
@@ -174,6 +175,7 @@ def test_settings_that_cannot_be_used(settings, words, cohort_folder, tmp_path, 
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "datalist.json").write_text("{}")
     folders = {"inside": cohort_folder / "out", "foreign": tmp_path / "foreign", None: None, "out": tmp_path / "out"}
+    folders["below a file"] = tmp_path / "foreign" / "datalist.json" / "out"
     settings = {"source": cohort_folder, "folder": "out", **settings}
     source, folder = settings.pop("source"), folders[settings.pop("folder")]
     assert words in refusal(capsys, source, folder, **settings)

@@ -40,6 +40,19 @@ def checkpoint(folder: Path) -> dict[str, Any]:
     return torch.load(folder / "checkpoint.pt", weights_only=True)
 
 
+def events(folder: Path) -> Any:
+    """What TensorBoard shows of a run."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(folder))
+    accumulator.Reload()
+    return accumulator
+
+
+def scalars(folder: Path, tag: str) -> list[Any]:
+    return events(folder).Scalars(tag)
+
+
 def averaged(state: dict[str, Any]) -> int:
     return int(state["ema"]["n_averaged"])
 

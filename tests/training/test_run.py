@@ -19,7 +19,7 @@ from any2all.training.finish import mean_image_file
 from any2all.training.noising import NoisedChannelLoss, PrepareNoisyStack
 from ignite.engine import Events
 from monai.bundle import ConfigParser
-from small_runs import BUNDLE, CONFIGS, SMALL, averaged, checkpoint, steps, workflow
+from small_runs import BUNDLE, CONFIGS, SMALL, averaged, checkpoint, events, scalars, steps, workflow
 
 
 @pytest.fixture(scope="module")
@@ -86,18 +86,6 @@ def test_tensorboard_holds_scores_and_pictures(first_run):
     picture = events(first_run).Images("CT from the other 4")[-1]
     assert (picture.height, picture.width) == (2 * 32, 4 * 32)  # truth over estimate, four slices
     assert len(list(first_run.glob("events*"))) == 1
-
-
-def events(folder: Path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    accumulator = EventAccumulator(str(folder))
-    accumulator.Reload()
-    return accumulator
-
-
-def scalars(folder: Path, tag: str):
-    return events(folder).Scalars(tag)
 
 
 def test_the_last_step_measures_what_inference_needs(small_cohort, tmp_path):

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..diffusion.network import size_multiple
+
 GROUPS = 8
+WIDTHS = (32, 64, 96, 160)
 
 
 class GuidedBlock(nn.Module):
@@ -38,7 +41,7 @@ class CUNet(nn.Module):
     Args:
         modalities: M.
         features: length of a representation.
-        widths: of the resolution levels; images must be divisible by ``2 ** (len(widths) - 1)``.
+        widths: of the resolution levels; images must be divisible by `size_multiple`.
         blocks: residual blocks of each level on the way down, and again on the way up. One at full resolution, where a
             block costs most, keeps training on one processor core possible.
         embedding: width of the guidance embedding.
@@ -48,12 +51,12 @@ class CUNet(nn.Module):
         self,
         modalities: int,
         features: int = 128,
-        widths: Sequence[int] = (32, 64, 96, 160),
+        widths: Sequence[int] = WIDTHS,
         blocks: Sequence[int] = (1, 2, 2, 2),
         embedding: int = 256,
     ) -> None:
         super().__init__()
-        self.multiple = 2 ** (len(widths) - 1)
+        self.multiple = size_multiple(widths)
         self.null_token = nn.Parameter(0.02 * torch.randn(modalities, features))
         self.guide = nn.Sequential(
             nn.Linear(modalities * (features + 1), embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()

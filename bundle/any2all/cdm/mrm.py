@@ -13,6 +13,7 @@ from monai.networks.blocks import PatchEmbeddingBlock, TransformerBlock
 from torch import Tensor, nn
 
 FEATURES = 128
+PATCH = 8
 
 
 class MRM(nn.Module):
@@ -31,7 +32,7 @@ class MRM(nn.Module):
         self,
         modalities: int,
         matrix: tuple[int, int],
-        patch: int = 8,
+        patch: int = PATCH,
         width: int = 192,
         depth: int = 4,
         heads: int = 3,

@@ -6,6 +6,7 @@ the released CDM.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,15 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from ..diffusion.prior import file_sha256, has_fast_bf16
+from ..diffusion.network import size_multiple
+from ..diffusion.prior import check_matrix, file_sha256, has_fast_bf16
 from ..errors import Any2allError
 from ..stack import Stack
 from ..training.handlers import EMA, Clock
 from .batches import FrozenEncoder, GuidedImages, MaskedImages, NoisyRepresentations, RepresentationLoss
 from .card import STAGES, CDMCard, Stage, load_networks, save_networks
-from .cunet import SynthesisLoss
-from .mrm import MaskedPatchLoss
+from .cunet import WIDTHS, SynthesisLoss
+from .mrm import PATCH, MaskedPatchLoss
 from .scores import masked_loss, psnr_by_guidance, variance_explained
 from .standardise import Standardisation
 
@@ -42,7 +44,8 @@ class StageTraining:
         device: where it trains.
 
     Raises:
-        Any2allError: an unknown stage, or the file before is missing, unfinished or of another stack or grid.
+        Any2allError: an unknown stage, a matrix that the networks cannot take, or the file before is missing,
+            unfinished or of another stack or grid.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class StageTraining:
         device: torch.device | str = "cpu",
     ) -> None:
         check_stage(stage)
+        check_matrix(matrix, _multiple(networks))
         self.stage, self.device, self.batches = stage, torch.device(device), dict(batches[stage])
         self.frozen: dict[str, nn.Module] = {}
         self.card = CDMCard(VERSION, tuple(matrix), tuple(spacing_mm), stack, {})
@@ -120,6 +124,12 @@ def check_stage(stage: str) -> str:
     if stage not in STAGES:
         raise Any2allError("unknown stage", key="stage", value=stage, allowed=STAGES)
     return stage
+
+
+def _multiple(networks: Mapping[str, Mapping[str, Any]]) -> int:
+    """What H and W must be divisible by, for MRM's patches and the levels of the C-UNet."""
+    patch = networks.get("mrm", {}).get("patch", PATCH)
+    return math.lcm(patch, size_multiple(networks.get("cunet", {}).get("widths", WIDTHS)))
 
 
 def file_before(model_file: str | Path, stage: Stage) -> Path | None:

@@ -7,7 +7,7 @@ description decides; where nothing decides, the series is not taken.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,6 +106,19 @@ def parse_overrides(given: Mapping[str, Any] | None, stack: Stack) -> dict[str, 
     return found
 
 
+def check_overrides(overrides: Mapping[str, Any] | None, series: Sequence[Series]) -> None:
+    """Raise Any2allError where an override is of none of these series."""
+    known = {key for one in series for key in _keys(one)}
+    for key in overrides or {}:
+        if str(key) not in known:
+            numbers = sorted({one.number for one in series if one.number is not None})
+            raise Any2allError(
+                "no series here has this Series Number or Series Instance UID",
+                key=f"overrides.{key}",
+                allowed=f"the numbers {', '.join(map(str, numbers)) or '(none is given)'} and the UIDs of these series",
+            )
+
+
 def choose(series: list[tuple[Series, Recognised]], stack: Stack) -> list[Choice]:
     """For each modality that was recognised: its series, the best one first.
 
@@ -134,10 +147,12 @@ def _rank(pair: tuple[Series, Recognised]) -> tuple:
 
 
 def _override(series: Series, overrides: Mapping[str, Override]) -> Override | None:
-    for key in (series.uid, str(series.number)):
-        if key in overrides:
-            return overrides[key]
-    return None
+    return next((overrides[key] for key in _keys(series) if key in overrides), None)
+
+
+def _keys(series: Series) -> tuple[str, ...]:
+    """What an override may call a series by; the UID comes first."""
+    return (series.uid,) if series.number is None else (series.uid, str(series.number))
 
 
 def _named(stack: Stack, kind: str) -> str | None:

@@ -21,7 +21,7 @@ from ..study.document import validated
 from .header import text
 from .privacy import naming_words, without_names
 from .reading import SeriesImage, read_image
-from .recognition import Choice, Override, Recognised, choose, parse_overrides, recognise
+from .recognition import Choice, Override, Recognised, check_overrides, choose, parse_overrides, recognise
 from .series import Scan, Series, scan
 
 STUDY, SERIES, SOURCE = "study.json", "series.json", "dicom_source.json"
@@ -70,11 +70,12 @@ def studies_from(
 
     Raises:
         Any2allError: no DICOM image in the folder, several patients where one was named, a name that no study can have,
-            an override that is none.
+            an override that is none or of no series here.
     """
     found = scan(folder)
     if not found.series:
         raise Any2allError("there is no DICOM image in this folder", key="source", value=str(folder), hint=_seen(found))
+    check_overrides(overrides, found.series)
     if subject is not None:
         validated({"subject": subject})
         return [convert_subject(found, subject, stack, Path(out_dir), overrides)]

@@ -10,6 +10,13 @@ from torch import Tensor, nn
 
 from .schedule import cosine_schedule
 
+CHANNELS = (32, 64, 96, 128)
+
+
+def size_multiple(channels: Sequence[int] = CHANNELS) -> int:
+    """What H and W must be divisible by: every resolution level after the first halves them."""
+    return 2 ** (len(channels) - 1)
+
 
 class LevelConditionedUNet(nn.Module):
     """Maps a noisy stack and the level of each of its channels to a prediction (eps or v) of the same shape.
@@ -23,7 +30,7 @@ class LevelConditionedUNet(nn.Module):
 
     Args:
         modalities: M, the number of channels of the stack.
-        channels: width of each resolution level; images must be divisible by ``2 ** (len(channels) - 1)``.
+        channels: width of each resolution level; images must be divisible by `size_multiple`.
         num_res_blocks: residual blocks of each level.
         attention_levels: self-attention on or off for each level.
         num_head_channels: width of one attention head.
@@ -35,7 +42,7 @@ class LevelConditionedUNet(nn.Module):
     def __init__(
         self,
         modalities: int,
-        channels: Sequence[int] = (32, 64, 96, 128),
+        channels: Sequence[int] = CHANNELS,
         num_res_blocks: Sequence[int] = (1, 1, 2, 2),
         attention_levels: Sequence[bool] = (False, False, False, True),
         num_head_channels: int = 32,
@@ -45,7 +52,7 @@ class LevelConditionedUNet(nn.Module):
     ) -> None:
         super().__init__()
         self.modalities, self.levels, self.scale_input = modalities, levels, scale_input
-        self.multiple = 2 ** (len(channels) - 1)
+        self.multiple = size_multiple(channels)
         self.register_buffer("signal", cosine_schedule(levels).abar.sqrt().float(), persistent=False)
         self.unet = DiffusionModelUNet(
             spatial_dims=2,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +19,7 @@ from ..errors import Any2allError
 from ..stack import Stack
 from .calibration import Calibration
 from .contrast import Contrast
-from .network import LevelConditionedUNet
+from .network import CHANNELS, LevelConditionedUNet, size_multiple
 from .schedule import Schedule, cosine_schedule
 from .selfcheck import SelfCheck
 from .weights import Bits, packed, unpacked
@@ -221,16 +223,43 @@ def has_fast_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in queries)
 
 
+def usable_device(device: torch.device | str) -> torch.device:
+    """The device, on which a number has been kept. Raises Any2allError where there is no such device here."""
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found).item()
+    except (AssertionError, RuntimeError, TypeError) as error:
+        raise Any2allError(
+            "this device cannot be used",
+            key="device",
+            value=str(device),
+            allowed=("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))),
+            hint=re.split(r"\.\s|\n", str(error))[0],
+        ) from error
+    return found
+
+
+def check_matrix(matrix: Any, multiple: int) -> None:
+    """Raise Any2allError where a matrix is not (H, W), both divisible by what the network divides them by."""
+    whole = isinstance(matrix, (list, tuple)) and len(matrix) == 2 and all(type(size) is int for size in matrix)
+    if not whole or any(size < multiple or size % multiple for size in matrix):
+        allowed = f"[H, W], both multiples of {multiple}"
+        raise Any2allError("the network cannot take this matrix", key="matrix", value=matrix, allowed=allowed)
+
+
 def build_network(stack: Stack, settings: dict[str, Any]) -> LevelConditionedUNet:
     """The network of a card's ``network`` settings for a stack."""
     return LevelConditionedUNet(modalities=len(stack), **settings)
 
 
-def starting_network(stack: Stack, settings: dict[str, Any], model_file: str | Path | None) -> LevelConditionedUNet:
+def starting_network(
+    stack: Stack, settings: dict[str, Any], matrix: Sequence[int], model_file: str | Path | None
+) -> LevelConditionedUNet:
     """`build_network`, with the weights of a released prior to train on from; with none it starts at random.
 
-    Raises Any2allError when that prior's network or modalities are not these.
+    Raises Any2allError when that prior's network or modalities are not these, or the network cannot take the matrix.
     """
+    check_matrix(matrix, size_multiple(settings.get("channels", CHANNELS)))
     network = build_network(stack, settings)
     if model_file is None:
         return network
@@ -262,8 +291,10 @@ def load_prior(
     """Load ``<name>.pt`` (plain state dict, in half precision or 8 bits) with the ``<name>.json`` beside it.
 
     The card of ``model.pt`` is ``prior.json``.
-    Raises Any2allError when a file is missing, does not fit its card, or its checksum differs.
+    Raises Any2allError when a file is missing, does not fit its card, or its checksum differs, and for a device that is
+    not there.
     """
+    device = usable_device(device)
     model_file, card = Path(model_file), load_card(model_file)
     try:
         network = build_network(card.stack, card.network)

@@ -111,11 +111,21 @@ class Manifest:
 
     @classmethod
     def read(cls, name: str, file: str | Path = MANIFEST) -> Manifest:
-        """Raises Any2allError for an entry that the file does not have."""
-        document = json.loads(Path(file).read_text(encoding="utf-8"))
-        if name not in document:
-            raise Any2allError("no such set of cases", key="cases", value=name, allowed=sorted(document))
-        entry = document[name]
+        """Raises Any2allError for a file that is no manifest, and for an entry that it does not have."""
+        try:
+            document = json.loads(Path(str(file)).read_text(encoding="utf-8"))
+            entries = dict(sorted(document.items()))
+            found = cls._of(name, entries[name]) if name in entries else None
+        except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+            message = f"the manifest cannot be read: {error.strerror if isinstance(error, OSError) else error}"
+            allowed = f"a file such as configs/{MANIFEST.name}"
+            raise Any2allError(message, key="manifest", value=str(file), allowed=allowed) from error
+        if found is None:
+            raise Any2allError("no such set of cases", key="cases", value=name, allowed=list(entries))
+        return found
+
+    @classmethod
+    def _of(cls, name: str, entry: Mapping[str, Any]) -> Manifest:
         return cls(
             name,
             entry["split"],

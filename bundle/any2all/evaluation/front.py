@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..diffusion.prior import NetworkPrior
 from ..errors import Any2allError
-from ..generate import compare_with_training, draw_stacks
+from ..folders import made_folder
+from ..generate import Reference, compare_with_training, draw_stacks
 from ..phantom.dataset import RenderedHeads
 from ..scores.baselines import load_mean_image
 from ..training import cohort
@@ -112,6 +113,9 @@ class TableEvaluator:
         """Measure what is not in ``output_dir`` yet. Leaves the process with status 2 on a user's error."""
         with front_door():
             evaluation = self.evaluation()
+            for key in ("output_dir", "report_dir"):
+                if getattr(self, key):
+                    made_folder(getattr(self, key), key)
             records = evaluation.run()
             if evaluation.ranks.is_first:
                 publish(evaluation, records, Path(self.report_dir) if self.report_dir else None)
@@ -183,4 +187,4 @@ class TableEvaluator:
     def _likeness(self) -> dict[str, Any]:
         """Distances of draws to training slices, beside those of held-out slices."""
         stacks = draw_stacks(self.prior, self.draws, DRAW_STEPS, self.seed, self.batch_size)
-        return compare_with_training(stacks, self.prior, self.dataset.data, BANK_SLICES)
+        return compare_with_training(stacks, Reference.of(self.prior, self.dataset.data, BANK_SLICES))

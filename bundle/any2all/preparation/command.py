@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..errors import Any2allError
+from ..folders import made_folder
 from ..output.write import refuse_foreign, sweep
 from ..stack import LinearNormalisation, Stack
 from ..workflow import INTERRUPTED, announce, as_count, as_flag, as_folder, front_door, shortest
@@ -75,7 +76,7 @@ class Preparation:
         folder, settings, fit = self._checked()
         subjects = find_subjects(self.source, self.stack)
         _check_output(Path(str(self.source)), folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        made_folder(folder, "output_dir")
         for subject in subjects:
             sweep(folder / subject.name)
             sweep(folder / CONVERTED / subject.name)

@@ -21,6 +21,7 @@ from .datasets import load_fitted_stack, read_datalist
 
 DATA_VARIABLE = "ANY2ALL_DATA"
 DEFAULT_DATA = Path("../shared/data")
+HOLDS = "it holds splits.json"
 
 
 def data_folder(required: bool = True) -> Path | None:
@@ -29,7 +30,7 @@ def data_folder(required: bool = True) -> Path | None:
     if (folder / "splits.json").is_file():
         return folder
     if required:
-        raise Any2allError("data folder not found", key=DATA_VARIABLE, value=str(folder), hint="it holds splits.json")
+        raise Any2allError("data folder not found", key=DATA_VARIABLE, value=str(folder), hint=HOLDS)
     return None
 
 
@@ -97,12 +98,14 @@ def training_data(
         complete_only: leave out subjects that lack a modality, which the ``shared`` recipe cannot use.
 
     Raises:
-        Any2allError: neither is given, or the datalist cannot be read.
+        Any2allError: neither is given, the folder is none of this kind, or the datalist cannot be read.
     """
     if dataset_dir is None and datalist_file is None:
         data_folder(required=True)
-    train = DataSplits(Path(dataset_dir), "train") if dataset_dir else None
-    held_out = DataSplits(Path(dataset_dir), "validation") if dataset_dir else None
+    folder = None if dataset_dir is None else Path(str(dataset_dir))
+    if folder is not None and not (folder / "splits.json").is_file():
+        raise Any2allError("data folder not found", key="dataset_dir", value=str(folder), hint=HOLDS)
+    train, held_out = (DataSplits(folder, split) if folder else None for split in ("train", "validation"))
     if datalist_file is not None:
         entries, validation = (read_datalist(datalist_file, section) for section in ("training", "validation"))
     else:

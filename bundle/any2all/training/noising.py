@@ -31,6 +31,17 @@ def min_snr_weight(levels: Tensor, schedule: Schedule, prediction: Prediction) -
     return torch.where(levels > 0, weight, 0.0)
 
 
+def check_recipe(noise_levels: str, prediction: str, loss_weighting: str) -> None:
+    """Raise Any2allError for a word that is none of `Recipe`, `Prediction` and `Weighting`."""
+    for key, word, words in (
+        ("noise_levels", noise_levels, get_args(Recipe)),
+        ("prediction", prediction, get_args(Prediction)),
+        ("loss_weighting", loss_weighting, get_args(Weighting)),
+    ):
+        if word not in words:
+            raise Any2allError("there is no such choice", key=key, value=word, allowed=words)
+
+
 @dataclass
 class PrepareNoisyStack:
     """The ``prepare_batch`` of MONAI's SupervisedTrainer.
@@ -40,7 +51,7 @@ class PrepareNoisyStack:
     Returned are x_k, the pair (target, weight) for `NoisedChannelLoss`, and the levels (B, M) as the network's second
     argument.
 
-    Raises Any2allError for an unknown ``weighting``.
+    Raises Any2allError as `check_recipe`.
     """
 
     noise_levels: Recipe = "per_modality"
@@ -50,10 +61,7 @@ class PrepareNoisyStack:
     weighting: Weighting = "plain"
 
     def __post_init__(self) -> None:
-        if self.weighting not in get_args(Weighting):
-            raise Any2allError(
-                "unknown weighting", key="loss_weighting", value=self.weighting, allowed=get_args(Weighting)
-            )
+        check_recipe(self.noise_levels, self.prediction, self.weighting)
 
     def __call__(
         self, batch: Mapping[str, Tensor], device: Any = None, non_blocking: bool = False

@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from ..diffusion.prior import NetworkPrior, PriorCard
+from ..errors import Any2allError
 from ..physics.measurements import Channel, Measurements
 from ..samplers.base import Problem
 from ..samplers.mcs import MCS
 from ..samplers.mds import MDS
 from ..samplers.noise import VolumeNoise
+from ..stack import Stack
 from .handlers import EMA, Clock
 
 
@@ -25,6 +27,25 @@ class SynthesisTask:
 
     missing: tuple[str, ...]
     steps: int = 5
+
+
+def tasks_of(stack: Stack, tasks: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Tasks as far as a stack has their modalities and others to fill them in from; without any, its last modality.
+
+    >>> tasks_of(load_stack(), [["CT", "PET"], ["T1rho"]])
+    [['CT', 'PET']]
+    """
+    known = [[name for name in task if name in stack.names] for task in tasks]
+    found = [task for task in known if task and len(task) < len(stack)]
+    return found or [[name] for name in stack.names[1:][-1:]]
+
+
+def check_tasks(stack: Stack, tasks: Sequence[Sequence[str]]) -> None:
+    """Raise Any2allError where a task is not to fill in some of a stack's modalities from others."""
+    for task in tasks if isinstance(tasks, (list, tuple)) else [tasks]:
+        if not isinstance(task, (list, tuple)) or not task or not {*map(str, task)} < {*stack.names}:
+            allowed = f"lists of lists of modalities, not all at once, of {', '.join(stack.names)}"
+            raise Any2allError("no such task for this stack", key="validation_tasks", value=task, allowed=allowed)
 
 
 def fill(prior: NetworkPrior, slices: Tensor, task: SynthesisTask, seed: int = 0) -> Tensor:
