@@ -18,9 +18,12 @@ _SUFFIX = re.compile(r"\.(nii|nrrd|mha|mhd|h5|npy|npz|cfl)(\.gz)?$", re.IGNORECA
 _WORD_BEGINS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NO_STUDY_IMAGE = re.compile(
     r"(?:^|_)(locali[sz]er|loc|scout|survey|topogram|surview|mask|seg(mentation)?|label(s|map)?|adc|dwi|dti|trace\w*"
-    r"|m?ip|minip|pha(se)?|tof|mra|angio\w*|bold|fmri|perf(usion)?|synthe\w*|uncertainty)(?=$|_)",
+    r"|m?ip|minip|pha(se)?|tof|mra|angio\w*|bold|fmri|perf(usion)?|synthesi[sz]ed|uncertainty)(?=$|_)",
     re.IGNORECASE,
 )
+_SYNTHETIC = re.compile(
+    r"(?:^|_)synthe\w*(?=$|_)", re.IGNORECASE
+)  # of MR: a scanner computed it
 _ANY2ALL = re.compile(r"(?<![a-z])any2all(?![a-z])", re.IGNORECASE)  # a saved scene's file has it behind a "%20"
 _SLICERS_ENDING = r"(?:[ _]cropped)?(?:_\d+)?"  # of a cropped volume, and of a name that was taken
 
@@ -107,6 +110,8 @@ def _possible(modality: ModalityInfo, volume: VolumeInfo, texts: Sequence[str]) 
     if tag and KIND_OF_TAG.get(tag) != modality.kind:
         return False
     if any(_token_run(pattern, text) for pattern in modality.not_patterns for text in texts):
+        return False
+    if modality.kind != "MR" and any(_SYNTHETIC.search(text) for text in texts):
         return False
     return not (modality.not_patterns and _has_contrast_agent(volume))
 

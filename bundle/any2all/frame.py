@@ -144,7 +144,8 @@ def _coverage_warnings(inputs: Inputs, grid: Grid) -> tuple[str, ...]:
     """Where a given image ends inside the sampled slices or the head, and where raw data's slices end inside it."""
     warnings = []
     images = (*inputs.images, *inputs.degraded)
-    head = np.any([_on_grid(image.mask, image.volume.grid, grid) for image in images], axis=0) if images else None
+    sharp = [i for i in images if getattr(i, "status", "available") != "noisy"] or images  # a mask may leak into noise
+    head = np.any([_on_grid(image.mask, image.volume.grid, grid) for image in sharp], axis=0) if sharp else None
     for image in images:
         if isinstance(image, DegradedImage) and image.status == "lowres":
             continue

@@ -25,14 +25,16 @@ class GivenFiles:
         """Look at all files of a study.
 
         Raises:
-            Any2allError: a file is gone, or is a result of Any2all.
+            Any2allError: a file is gone, cannot be read, or is a result of Any2all.
         """
+        sha256, stamps = {}, {}
         for name, modality in spec.modalities.items():
             if modality.file is not None:
                 check_acquired(modality.file, f"modalities.{name}.file")
-        files = sorted({path for modality in spec.modalities.values() for path in modality.paths})
-        stamps = {file: _stamp(file) for file in files}
-        return cls(spec.folder.resolve(), {file: file_sha256(file) for file in files}, stamps)
+            for file in modality.paths:
+                stamps[file] = _stamp(file)
+                sha256[file] = _checksum(file, name)
+        return cls(spec.folder.resolve(), dict(sorted(sha256.items())), stamps)
 
     def check_unchanged(self) -> None:
         """Raise Any2allError where a file is no longer the one whose checksum was taken."""
@@ -50,6 +52,14 @@ def check_acquired(file: Path, key: str) -> None:
     if is_result(file):
         message, hint = "this is a result of Any2all, not an acquired image", "give the acquired image, or none"
         raise Any2allError(message, key=key, value=file.name, hint=hint)
+
+
+def _checksum(file: Path, name: str) -> str:
+    try:
+        return file_sha256(file)
+    except OSError as error:
+        message = f"the file cannot be read: {error.strerror or error}"
+        raise Any2allError(message, key=f"modalities.{name}", value=file.name, code="invalid_image") from None
 
 
 def _stamp(file: Path) -> tuple[int, ...]:

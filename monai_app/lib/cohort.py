@@ -112,12 +112,12 @@ class Batch(Task):
         self.service.book.forget(job)
 
     def _submitted(self, name: str) -> Job | None:
-        """The subject's job, once the queue has room; None when the batch is stopped before."""
+        """The subject's job, once the queue has room and a worker its prior; None when the batch is stopped before."""
         while not self.stopped.is_set():
             try:
                 return self.service.submit_subject(name, self.params.changes(), self.params.save)
             except Any2allError as error:
-                if error.code != "queue_full":
+                if error.code not in ("queue_full", "unavailable"):
                     raise
             self.stopped.wait(WAIT_SECONDS)
         return None

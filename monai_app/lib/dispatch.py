@@ -208,6 +208,8 @@ class Dispatcher:
         if self._job is not None or worker is None or not worker.ready:
             return
         with self.book.changed:
+            if self._worker is not worker:  # it has just fallen
+                return
             self._job = job = self.book.next()
         if job is None:
             return

@@ -101,7 +101,7 @@ def _inference(routes: APIRouter, service: Service) -> None:
             job = await aside(_submitted, service, image, session_id, files, params)
         await service.book.over(job, request.is_disconnected)
         try:
-            return await aside(_reply, service, job, output)
+            return await aside(_reply, service, job, output, params.save)
         finally:  # the reply holds everything; of a failed job, or one whose client has left, nothing is wanted
             await run_in_threadpool(service.book.forget, job)
 
@@ -139,8 +139,11 @@ def _document(service: Service, session: Session, params: InferParams) -> dict[s
     return {**folder_document(session.folder, service.stack, "session"), **params.changes()}
 
 
-def _reply(service: Service, job: Job, output: str) -> Response:
-    """MONAI Label's reply: JSON params and one file, a NIfTI where one output was asked for, else a zip."""
+def _reply(service: Service, job: Job, output: str, save: str | None) -> Response:
+    """MONAI Label's reply: JSON params and one file, a NIfTI where one output was asked for, else a zip.
+
+    An image alone cannot say that the results were not saved as asked: that is an error then.
+    """
     if job.state != "done":
         error = job.error or {"message": f"the job was {job.state}", "code": job.state}
         raise Any2allError(
@@ -155,6 +158,8 @@ def _reply(service: Service, job: Job, output: str) -> Response:
     params = {"job_id": job.id, "results": told["results"], "warnings": told["warnings"], "seconds": told["seconds"]}
     if output == "json":
         return Json(params)
+    if output == "image" and job.save != save:
+        raise Any2allError(job.warnings[-1], key="params.save", value=save, code="storage")
     name, content = _content(job)
     if output == "image":
         return Response(

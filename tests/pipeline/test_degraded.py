@@ -255,3 +255,14 @@ def test_a_degraded_image_in_other_units_is_doubted(degraded_desk, phantom_files
     spec = parse_study(degraded_desk.document, STACK, degraded_desk.folder)
     doubts = [warning for warning in read_inputs(spec, STACK).warnings if "is it in" in warning]
     assert [words in doubt for doubt in doubts] == ([True] if words else [])
+
+
+def test_a_mask_that_leaks_into_noise_raises_no_doubt(degraded_desk):
+    """Strong signed noise makes a head of the air; T1's field of view ends with the head."""
+    add_noise(degraded_desk, 0.6)
+    nib.save(degraded_desk.image("T1").slicer[4:60, 2:62], degraded_desk.folder / "T1.nii.gz")
+    inputs, frame = frame_of(degraded_desk, T1=GIVEN, PET={**NOISY, "noise_std": 0.6})
+    (noisy,) = inputs.degraded
+    assert noisy.mask.mean() > 2 * inputs.images[0].mask.mean(), "the mask leaks, or this shows nothing"
+    words = [*inputs.warnings, *frame.warnings]
+    assert not [warning for warning in words if "is it in" in warning or "ends inside the head" in warning]

@@ -49,6 +49,17 @@ def test_checksums_are_those_of_what_was_read(desk):
     assert result.provenance["inputs_sha256"] == {"T1.nii.gz": read}
 
 
+def test_a_file_that_cannot_be_read_is_named(desk, monkeypatch):
+    def closed(file):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr("any2all.given.file_sha256", closed)
+    desk.only(T1=GIVEN)
+    with pytest.raises(Any2allError, match="the file cannot be read: Permission denied") as refused:
+        desk.run()
+    assert (refused.value.key, refused.value.value) == ("modalities.T1", "T1.nii.gz") and desk.untouched
+
+
 @pytest.mark.parametrize("change", ["exchanged", "removed"])
 def test_a_file_that_changes_while_it_is_read_is_refused(desk, monkeypatch, change):
     read_inputs = pipeline.read_inputs

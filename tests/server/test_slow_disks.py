@@ -14,6 +14,7 @@ from lib.dispatch import Dispatcher
 from lib.forms import aside
 from lib.jobs import Job, JobBook
 from lib.settings import Limits, ServerSettings
+from lib.stock import _reply
 from starlette.concurrency import run_in_threadpool
 
 DONE = {"event": "done", "results": [], "warnings": [], "seconds": {}}
@@ -120,6 +121,34 @@ def test_many_uploads_leave_the_threads_of_the_polls_alone():
                 held.go_on.set()
 
     anyio.run(main)
+
+
+def test_a_batch_waits_for_a_prior_that_is_away(book, monkeypatch):
+    monkeypatch.setattr("lib.cohort.WAIT_SECONDS", 0.01)
+    job, away = new_job(book, subject="p01"), [Any2allError("no prior", code="unavailable")] * 3
+    book.end(job, "done")
+    job.save = "batch"
+
+    def submit_subject(name, changes, save):
+        if away:
+            raise away.pop()
+        return job
+
+    studies = SimpleNamespace(subjects=lambda: ["p01"], results=lambda name: [])
+    batch = Batch(SimpleNamespace(studies=studies, book=book, submit_subject=submit_subject), "all", BatchParams())
+    assert batch.work() and batch.subjects == {"p01": "done"} and not away
+
+
+@pytest.mark.parametrize("output", ["image", "json"])
+def test_a_stock_client_hears_that_its_results_were_not_saved(book, output):
+    job = new_job(book, subject="p01")
+    book.end(job, "done", warnings=["not saved: no room"])
+    if output == "image":
+        with pytest.raises(Any2allError, match="not saved: no room") as refused:
+            _reply(SimpleNamespace(book=book), job, output, "night")
+        assert refused.value.code == "storage"
+    else:
+        assert b"not saved: no room" in _reply(SimpleNamespace(book=book), job, output, "night").body
 
 
 def test_a_full_disk_ends_no_batch_and_no_results_are_lost_without_a_word(book):

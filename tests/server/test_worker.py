@@ -173,6 +173,23 @@ def test_an_event_that_cannot_be_taken_in_stops_no_queue(bench, phantom_files, m
     assert met and lost.error["code"] == "worker_died" and after.state == "done"
 
 
+def test_no_job_is_given_to_a_worker_that_has_just_fallen(tmp_path, tiny_model_file):
+    book = JobBook(tmp_path / "jobs", Limits())
+    dispatcher = Dispatcher(ServerSettings(tmp_path, tiny_model_file), book, lambda job: None)
+    home = book.new_home()
+    job = book.submit(Job(home.name, home, {}, home / "study"))
+
+    class Falling:
+        @property
+        def ready(self):
+            dispatcher._worker = None  # between the look at it and the lock
+            return True
+
+    dispatcher._worker = Falling()
+    dispatcher._begin_job()
+    assert job.state == "queued" and dispatcher._job is None
+
+
 def test_a_worker_that_cannot_be_started_is_tried_again(tmp_path, tiny_model_file, phantom_files, monkeypatch):
     monkeypatch.setattr("lib.dispatch.REST_SECONDS", (0.1, 0.1, 0.1))
     start, refusals = subprocess.Popen, [BlockingIOError(11, "Resource temporarily unavailable")] * 2

@@ -158,6 +158,7 @@ def test_the_servers_files_of_an_uncertainty_are_never_inputs(ending):
         ("4", {"Modality": "MR", "SeriesDescription": "RECONSTRUCTED Any2all T2FLAIR"}),
         ("CT", {"Modality": "CT", "ProtocolName": "any2all"}),
         ("synthetic CT", {}),
+        ("PET", {"Modality": "PT", "SeriesDescription": "synthetic PET"}),
         ("T1_synthesized", {}),
         ("PET uncertainty", {}),
     ],
@@ -176,6 +177,8 @@ def test_what_says_that_it_was_made_is_never_an_input(name, dicom):
         ("PET reconstructed", {}, "PET"),
         ("3: PET", {"Modality": "PT", "SeriesDescription": "reconstructed OSEM"}, "PET"),
         ("T1_std_head", {}, "T1"),
+        ("MAGiC synthetic FLAIR", {}, "T2FLAIR"),
+        ("T2w SyntheticMR", {"Modality": "MR"}, "T2"),
     ],
 )
 def test_a_scanners_own_words_are_no_results(name, dicom, expected):

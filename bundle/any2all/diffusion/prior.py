@@ -253,13 +253,14 @@ def build_network(stack: Stack, settings: dict[str, Any]) -> LevelConditionedUNe
 
 
 def starting_network(
-    stack: Stack, settings: dict[str, Any], matrix: Sequence[int], model_file: str | Path | None
+    stack: Stack, settings: dict[str, Any], model_file: str | Path | None, matrix: Sequence[int] | None = None
 ) -> LevelConditionedUNet:
     """`build_network`, with the weights of a released prior to train on from; with none it starts at random.
 
     Raises Any2allError when that prior's network or modalities are not these, or the network cannot take the matrix.
     """
-    check_matrix(matrix, size_multiple(settings.get("channels", CHANNELS)))
+    if matrix is not None:
+        check_matrix(matrix, size_multiple(settings.get("channels", CHANNELS)))
     network = build_network(stack, settings)
     if model_file is None:
         return network

@@ -98,8 +98,8 @@ def check_folder(folder: str | Path, outputs: list[str], overwrite: bool) -> Non
 
 def _check_writable(folder: Path) -> None:
     """Refuse a place where nothing can be written; the folders above are not made yet, as other ranks may need them."""
-    above = next((path for path in folder.parents if path.exists()), folder)
     try:
+        above = next((path for path in folder.parents if path.exists()), folder)
         with _partial(above / folder.name):
             pass
     except OSError as error:
