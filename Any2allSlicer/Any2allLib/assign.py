@@ -15,15 +15,13 @@ from .protocol import ModalityInfo
 KIND_OF_TAG = {"MR": "MR", "CT": "CT", "PT": "PET"}  # DICOM Modality (0008,0060)
 TEXT_TAGS = ("SeriesDescription", "ProtocolName", "SequenceName")
 _SUFFIX = re.compile(r"\.(nii|nrrd|mha|mhd|h5|npy|npz|cfl)(\.gz)?$", re.IGNORECASE)
-_WORD_BEGINS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORD_BEGINS = re.compile(r"(?<=[a-z])(?=[A-Z][A-Za-z0-9])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NO_STUDY_IMAGE = re.compile(
     r"(?:^|_)(locali[sz]er|loc|scout|survey|topogram|surview|mask|seg(mentation)?|label(s|map)?|adc|dwi|dti|trace\w*"
     r"|m?ip|minip|pha(se)?|tof|mra|angio\w*|bold|fmri|perf(usion)?|synthesi[sz]ed|uncertainty)(?=$|_)",
     re.IGNORECASE,
 )
-_SYNTHETIC = re.compile(
-    r"(?:^|_)synthe\w*(?=$|_)", re.IGNORECASE
-)  # of MR: a scanner computed it
+_SYNTHETIC = re.compile(r"(?:^|_)synthe\w*(?=$|_)", re.IGNORECASE)  # of MR: a scanner computed it
 _ANY2ALL = re.compile(r"(?<![a-z])any2all(?![a-z])", re.IGNORECASE)  # a saved scene's file has it behind a "%20"
 _SLICERS_ENDING = r"(?:[ _]cropped)?(?:_\d+)?"  # of a cropped volume, and of a name that was taken
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -86,8 +86,7 @@ def read_inputs(spec: StudySpec, stack: Stack) -> Inputs:
     found = [read_degraded(spec.modalities[n], canonical(volumes[n]), stack[n]) for n in spec.degraded]
     degraded = tuple(image for image, _ in found)
     given = {image.name: image.volume.grid for image in (*images, *degraded)}
-    centre = given.get(spec.reference, next(iter(given.values()), None))
-    raw = tuple(_raw_data(spec.modalities[name], stack, centre) for name in spec.undersampled)
+    raw = _raw_inputs(spec, stack, given)
     reference = volumes.get(spec.reference)
     if reference is None:
         item = next(r for r in raw if r.name == spec.reference)
@@ -96,6 +95,16 @@ def read_inputs(spec: StudySpec, stack: Stack) -> Inputs:
     notes = [f"{item.name}: {note}" for item in raw for note in item.acquisition.notes]
     notes += [note for _, more in found for note in more]
     return Inputs(images, raw, reference, tuple(notes), degraded)
+
+
+def _raw_inputs(spec: StudySpec, stack: Stack, given: Mapping[str, Grid]) -> tuple[RawData, ...]:
+    """Raw data, that of the reference first: what says nothing of where it lies is laid about the reference."""
+    centre, made = given.get(spec.reference, next(iter(given.values()), None)), {}
+    for name in sorted(spec.undersampled, key=lambda name: name != spec.reference):
+        made[name] = _raw_data(spec.modalities[name], stack, centre)
+        if name == spec.reference:
+            centre = canonical(made[name].first).grid
+    return tuple(made[name] for name in spec.undersampled)
 
 
 def _given_image(name: str, volume: Volume, stack: Stack) -> GivenImage:
@@ -192,7 +201,7 @@ def _raw_grid(
     modality: ModalitySpec, acquisition: Acquisition | NonCartesianAcquisition, codes: str, centre: Grid | None
 ) -> Grid:
     """Where the file says; else its axes grow to ``codes`` in the reference image's directions, about its centre (those
-    of the first image where the reference is raw data, of the world where there is none)."""
+    of the first image for raw data that is the reference itself, of the world where there is none)."""
     shape = (acquisition.kspace.shape[0], *acquisition.matrix)
     if acquisition.affine is not None:
         return Grid(shape, acquisition.affine)

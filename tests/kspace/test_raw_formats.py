@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import h5py
 import ismrmrd
 import numpy as np
@@ -173,6 +175,55 @@ def test_what_is_not_imaging_is_sorted_out(tmp_path, kspace):
         "1 noise scans",
     ):
         assert any(words in note for note in raw.notes), words
+
+
+@pytest.mark.parametrize("counter", ["contrast", "set", "phase", "repetition"])
+def test_calibration_lines_of_another_contrast_are_left_out(tmp_path, kspace, counter):
+    block = np.abs(np.arange(40) - 20) < 8
+    lines = []
+    for line in lines_of(kspace):
+        calibration = bool(block[line.line]) and line.line % 2 == 1
+        flags = (ismrmrd.ACQ_IS_PARALLEL_CALIBRATION,) * calibration
+        for number, factor in ((0, 1.0), (1, -0.8)):
+            counters = ((counter, number),)
+            lines.append(Readout(line.samples * factor, line.line, slice=line.slice, flags=flags, counters=counters))
+    raw = read_kspace(write_ismrmrd(tmp_path / "a.h5", header_xml(MATRIX, FOV), lines))
+    np.testing.assert_allclose(raw.kspace, kspace, atol=1e-5)
+    shared = [line for line in lines if not line.flags or line.counters[0][1] == 1]  # all calibration is of the other
+    raw = read_kspace(write_ismrmrd(tmp_path / "b.h5", header_xml(MATRIX, FOV), shared))
+    odd = np.flatnonzero(block & (np.arange(40) % 2 == 1))
+    np.testing.assert_allclose(raw.kspace[..., odd], -0.8 * kspace[..., odd], atol=1e-5)
+
+
+@pytest.mark.parametrize("gone", ["lines", "samples", "corners"])
+def test_ismrmrd_that_was_filled_up_with_zeros_counts_them_as_not_measured(tmp_path, kspace, gone):
+    y, x = np.meshgrid(*(np.abs(np.arange(n) - n // 2) / (n // 2) for n in kspace.shape[2:]), indexing="ij")
+    kept = {"lines": (np.arange(40) % 2 == 0) | (x < 0.3), "samples": (y < 0.6) | (x > 2), "corners": x**2 + y**2 < 1}
+    mask = np.broadcast_to(kept[gone], y.shape)
+    lines = [
+        Readout((kspace * mask)[z, :, :, w], line=w, slice=z, position=(0, 0, 5.0 * z))
+        for z in range(len(kspace))
+        for w in range(kspace.shape[3])
+    ]
+    raw = read_kspace(write_ismrmrd(tmp_path / "a.h5", header_xml(MATRIX, FOV), lines))
+    assert (raw.mask == (mask & kspace.any(axis=(0, 1)))).all()
+    assert any("hold zeros in all slices and coils and count as not measured" in note for note in raw.notes)
+
+
+def test_lines_of_several_places_that_are_counted_as_one_slice_are_refused(tmp_path, kspace):
+    lines = [replace(line, slice=0) for line in lines_of(kspace)]
+    with pytest.raises(Any2allError, match="counted as one slice lie in several places"):
+        read_kspace(write_ismrmrd(tmp_path / "a.h5", header_xml(MATRIX, FOV), lines))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_zeros_inside_a_mask_count_as_not_measured(tmp_path, kspace, whole):
+    y, x = np.meshgrid(*(np.abs(np.arange(n) - n // 2) / (n // 2) for n in kspace.shape[2:]), indexing="ij")
+    ellipse = (x**2 + y**2 < 1) & kspace.any(axis=(0, 1))
+    given = np.ones(kspace.shape[2:] if whole else kspace.shape[3:], np.float32)
+    np.savez(tmp_path / "a.npz", kspace=kspace * ellipse, mask=given, voxel_size_mm=[4.0, 4.0, 5.0])
+    raw = read_kspace(tmp_path / "a.npz")
+    assert (raw.mask == ellipse).all() and any("hold zeros" in note for note in raw.notes)
 
 
 TURNS = {

@@ -89,6 +89,22 @@ def test_orientation_turns_data_whose_file_says_nothing(tmp_path, kspace):
     np.testing.assert_allclose(swapped.first.data, plain.first.data.swapaxes(1, 2), atol=0.03 * scale)
 
 
+@pytest.mark.parametrize("simulated", [True, False])
+def test_raw_data_that_says_nothing_is_laid_about_a_raw_reference(tmp_path, kspace, simulated):
+    document = study(tmp_path, kspace="t2.npz", voxel_size_mm=[4.0, 4.0, 6.0], geometry="reference")
+    np.savez(tmp_path / "t2.npz", kspace=kspace)
+    affine = np.diag([6.0, 4.0, 4.0, 1.0])[:, [1, 2, 0, 3]]
+    affine[:3, 3] = np.array([10, 20, 60]) - affine[:3, :3] @ np.array([0.5, 23.5, 19.5])
+    np.savez(tmp_path / "t1.npz", kspace=kspace, affine=affine)
+    raw = {"status": "undersampled", "kspace": "t1.npz"}
+    image = {"status": "undersampled", "file": "t1.nii.gz", "simulate": {"acceleration": 2, "acs_lines": 12}}
+    document["modalities"]["T1"] = image if simulated else raw
+    document["reference"] = "T1"
+    inputs = read_inputs(parse_study(document, STACK, tmp_path), STACK)
+    assert [item.name for item in inputs.raw] == ["T1", "T2"]
+    np.testing.assert_allclose(inputs.raw[1].grid.centre_mm, (10, 20, 30 if simulated else 60), atol=1e-3)
+
+
 def test_a_bart_pair_is_named_by_either_part_and_both_are_inputs(tmp_path, kspace):
     write_bart(tmp_path / "t2", kspace, {0: 2, 1: 3, 3: 1, 13: 0})
     for name in ("t2.cfl", "t2.hdr"):

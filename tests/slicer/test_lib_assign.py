@@ -177,7 +177,7 @@ def test_what_says_that_it_was_made_is_never_an_input(name, dicom):
         ("PET reconstructed", {}, "PET"),
         ("3: PET", {"Modality": "PT", "SeriesDescription": "reconstructed OSEM"}, "PET"),
         ("T1_std_head", {}, "T1"),
-        ("MAGiC synthetic FLAIR", {}, "T2FLAIR"),
+        ("MAGiC synthetic T2", {}, "T2"),
         ("T2w SyntheticMR", {"Modality": "MR"}, "T2"),
     ],
 )

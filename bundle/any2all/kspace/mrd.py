@@ -30,7 +30,8 @@ def read_mrd(file: h5py.File, group: str, key: str) -> Contents:
     `mrd_samples`.
 
     Rules: noise scans give the noise covariance; navigators, phase-correction and dummy lines are dropped; of several
-    contrasts, phases, repetitions and sets the first is taken; averages of a line are averaged; calibration lines that
+    contrasts, phases, repetitions and sets the first is taken, with its own calibration lines where it has some;
+    averages of a line are averaged; calibration lines that
     fit into k-space fill the places that imaging leaves empty. The counters' centres and ``center_sample`` place a
     line, so what asymmetric echoes and partial Fourier leave out stays empty.
 
@@ -54,6 +55,7 @@ def read_mrd(file: h5py.File, group: str, key: str) -> Contents:
         raise Any2allError("the file is shorter than its readouts", key=key, allowed=f"at least {named} bytes")
     notes = ["read as ISMRMRD data"]
     lines, noise = _sorted_out(heads, notes, key)
+    _check_slices(lines, header, key)
     if header.trajectory == "cartesian":
         arrays = _filled(data, lines, header, notes, key)
         shape, kept_rows = arrays["kspace"].shape, header.kept_rows(header.encoded_matrix[0])
@@ -90,7 +92,10 @@ def _sorted_out(heads: np.ndarray, notes: list[str], key: str) -> tuple[Lines, n
         values = np.unique(heads["idx"][name][imaging])
         if values.size > 1:
             notes.append(f"the first of {values.size} {name}s was taken")
-            imaging &= heads["idx"][name] == values[0]
+            chosen = heads["idx"][name] == values[0]
+            imaging &= chosen
+            if (calibration & chosen).any():
+                calibration &= chosen
     if not imaging.any():
         raise Any2allError("the file holds no imaging lines", key=key, value=f"{heads.size} readouts")
     first = heads[imaging][0]
@@ -104,6 +109,21 @@ def _sorted_out(heads: np.ndarray, notes: list[str], key: str) -> tuple[Lines, n
         raise Any2allError("the number of coils changes from line to line", key=key)
     records = np.flatnonzero(imaging | fitting)
     return Lines(heads[records], records, fitting[records]), np.flatnonzero(noise)
+
+
+def _check_slices(lines: Lines, header: Header, key: str) -> None:
+    """Refuse lines that are counted as one slice and lie in several: they would be averaged."""
+    first, z = lines.slices()
+    normal = lines.heads["slice_dir"][first].astype(np.float64)[z]
+    apart = lines.heads["position"].astype(np.float64) - lines.heads["position"][first].astype(np.float64)[z]
+    farthest = float(np.abs((apart * normal).sum(axis=1)).max())
+    if farthest > header.spacing_mm[2] / 2:
+        raise Any2allError(
+            "lines that are counted as one slice lie in several places",
+            key=key,
+            value=f"up to {farthest:.3g} mm apart",
+            allowed="a slice counter (idx.slice) of its own for each slice",
+        )
 
 
 def _filled(data: h5py.Dataset, lines: Lines, header: Header, notes: list[str], key: str) -> dict[str, np.ndarray]:
@@ -140,7 +160,11 @@ def _filled(data: h5py.Dataset, lines: Lines, header: Header, notes: list[str], 
     averages = counts[counts > 0]
     if averages.size and averages.max() > 1:
         notes.append(f"up to {int(averages.max())} averages of a line were averaged")
-    sampled, least = counts > 0, int(averages.min()) if averages.size else 1
+    filled = (kspace != 0).any(axis=(0, 1))
+    empty = (counts.any(axis=0) & ~filled).sum() / max(counts.any(axis=0).sum(), 1)
+    if empty:
+        notes.append(f"{empty:.1%} of the samples hold zeros in all slices and coils and count as not measured")
+    sampled, least = (counts > 0) & filled, int(averages.min()) if averages.size else 1
     if partitions == 1:
         kspace, sampled = kspace[..., 0], sampled[..., 0]
     return {"kspace": kspace, "sampled": sampled, "averages": least}

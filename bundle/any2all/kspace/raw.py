@@ -150,7 +150,7 @@ def _checked_mask(
             value=mask.shape,
             allowed=f"zeros and ones, ({width},) or ({height}, {width})",
         )
-    return _without_empty_lines(np.broadcast_to(mask, (height, width)).astype(np.float32), kspace, key)
+    return _without_zeros(np.broadcast_to(mask, (height, width)).astype(np.float32), kspace, key)
 
 
 def _inferred_mask(sampled: np.ndarray, key: str) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -163,14 +163,17 @@ def _inferred_mask(sampled: np.ndarray, key: str) -> tuple[np.ndarray, tuple[str
     return common.astype(np.float32), notes if dropped > 0 else ("mask taken from the data",)
 
 
-def _without_empty_lines(mask: np.ndarray, kspace: np.ndarray, key: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Rows and columns that are zero in all slices and coils were filled up (partial Fourier), not measured."""
+def _without_zeros(mask: np.ndarray, kspace: np.ndarray, key: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Points that are zero in all slices and coils were filled up (partial Fourier, corners), not measured."""
     filled = (kspace != 0).any(axis=(0, 1))
-    measured = mask * filled.any(axis=1)[:, None] * filled.any(axis=0)[None]
+    measured = mask * filled
     if not measured.any():
         raise Any2allError("no point of the mask holds data", key=f"{key}.mask")
     lost = int((mask.any(axis=0) & ~measured.any(axis=0)).sum() + (mask.any(axis=1) & ~measured.any(axis=1)).sum())
-    return measured, (f"{lost} lines of the mask hold zeros and count as not measured",) if lost else ()
+    if lost:
+        return measured, (f"{lost} lines of the mask hold zeros and count as not measured",)
+    points = int(mask.sum() - measured.sum())
+    return measured, (f"{points} points of the mask hold zeros and count as not measured",) if points else ()
 
 
 def _noise_covariance(arrays: dict[str, Any], coils: int, key: str) -> np.ndarray | None:
