@@ -226,6 +226,27 @@ def test_zeros_inside_a_mask_count_as_not_measured(tmp_path, kspace, whole):
     assert (raw.mask == ellipse).all() and any("hold zeros" in note for note in raw.notes)
 
 
+def test_what_a_file_says_twice_is_told(tmp_path, kspace):
+    both = {"noise_covariance": np.eye(4), "noise_std": 0.1, "affine": np.diag([5.0, 4.0, 4.0, 1.0])}
+    np.savez(tmp_path / "a.npz", kspace=kspace, voxel_size_mm=[1.0, 1.0, 1.0], **both)
+    raw = read_kspace(tmp_path / "a.npz")
+    assert "the file's noise_covariance counts, not its noise_std" in raw.notes
+    assert "the file's affine counts, not its voxel_size_mm" in raw.notes and raw.voxel_size_mm == (4, 4, 5)
+    np.savez(tmp_path / "b.npz", kspace=kspace, voxel_size_mm=[1.0, 1.0, 1.0], noise_std=0.1)
+    assert not any("counts, not" in note for note in read_kspace(tmp_path / "b.npz").notes)
+
+
+@pytest.mark.parametrize("factor", [1.0, np.pi / 24])
+def test_a_trajectory_that_hardly_leaves_the_middle_is_doubted(tmp_path, factor):
+    angles = np.arange(40) * 2.4
+    spokes = np.linspace(-24, 23, 48)[None, :, None] * np.stack([np.sin(angles), np.cos(angles)], -1)[:, None]
+    samples = np.ones((1, 2, 40, 48), np.complex64)
+    given = {"trajectory": spokes * factor, "matrix": [48, 48], "voxel_size_mm": [4.0, 4.0, 5.0]}
+    np.savez(tmp_path / "a.npz", kspace=samples, **given)
+    doubts = [note for note in read_kspace(tmp_path / "a.npz").notes if "is its unit right?" in note]
+    assert len(doubts) == (factor != 1.0)
+
+
 TURNS = {
     "as it is": (P_L_S, (0, 0, 0)),
     "readout from left": (((1, 0, 0), (0, 1, 0), (0, 0, 1)), (0, 0, 0)),

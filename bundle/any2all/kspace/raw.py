@@ -71,7 +71,17 @@ def check_kspace(arrays: dict[str, Any], key: str = "kspace", notes: tuple[str, 
     maps = check_maps(arrays["coil_maps"], kspace.shape, f"{key}.coil_maps") if "coil_maps" in arrays else None
     noise_std, covariance = check_noise(arrays, kspace.shape[1], key)
     voxel, affine = check_geometry(arrays, key)
-    return RawKspace(kspace * mask, mask, maps, noise_std, voxel, (*notes, *mask_notes), covariance, affine)
+    notes = (*notes, *mask_notes, *said_twice(arrays))
+    return RawKspace(kspace * mask, mask, maps, noise_std, voxel, notes, covariance, affine)
+
+
+def said_twice(arrays: dict[str, Any]) -> tuple[str, ...]:
+    """What of the file counts where it says two things about the same."""
+    rivals = (("noise_covariance", "noise"), ("noise_covariance", "noise_std"), ("noise", "noise_std"))
+    rivals = (*rivals, ("affine", "voxel_size_mm"))
+    return tuple(
+        f"the file's {first} counts, not its {second}" for first, second in rivals if {first, second} <= {*arrays}
+    )
 
 
 def check_geometry(arrays: dict[str, Any], key: str) -> tuple[tuple[float, float, float] | None, np.ndarray | None]:

@@ -11,9 +11,10 @@ import numpy as np
 
 from ..errors import Any2allError
 from ..physics.grids import Shape
-from .raw import check_geometry, check_maps, check_noise, check_numbers, check_positive
+from .raw import check_geometry, check_maps, check_noise, check_numbers, check_positive, said_twice
 
 MOST_MATRIX = 2**12
+LEAST_REACH = 0.25  # of half the matrix: radians reach pi
 MOST_EMPTY = 16  # times more points of the grid than samples
 _LAYOUT = "complex (slices, coils, …) or (coils, spokes, samples), where … are the axes of the trajectory"
 _UNIT = "cycles per field of view along (H, W): numbers up to half of the matrix"
@@ -74,6 +75,13 @@ def check_samples(arrays: dict[str, Any], key: str, notes: tuple[str, ...] = ())
         words = f"a matrix of {wanted[0]:.0f} x {wanted[1]:.0f} was taken from how far the trajectory reaches"
         notes = (*notes, words)
     matrix = _checked_matrix(wanted, path, f"{key}.{'matrix' if known else 'trajectory'}")
+    reach = float(np.abs(path).max())
+    if 2 * reach < LEAST_REACH * min(matrix):
+        notes = (
+            *notes,
+            f"the trajectory reaches {reach:.3g} of {min(matrix) / 2:g} cycles: is its unit right? ({_UNIT})",
+        )
+    notes = (*notes, *said_twice(arrays))
     noise_std, covariance = check_noise(arrays, kspace.shape[1], key)
     voxel, affine = check_geometry(arrays, key)
     raw = RawSamples(kspace, path, matrix, known, None, noise_std, voxel, notes, covariance, affine)
