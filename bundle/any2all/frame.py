@@ -94,8 +94,7 @@ def head_extent(inputs: Inputs) -> tuple[Grid, np.ndarray]:
 
 
 def _masks(inputs: Inputs) -> list[tuple[np.ndarray, Grid]]:
-    images = (*inputs.images, *inputs.degraded)
-    return [(i.mask, i.volume.grid) for i in images] + [(r.mask, r.grid) for r in inputs.raw]
+    return [(item.mask, item.grid) for item in (*inputs.images, *inputs.degraded, *inputs.raw)]
 
 
 def _raw_frame(anchor: Grid, bounds: np.ndarray, card: PriorCard) -> tuple[Grid, Shape]:
@@ -144,12 +143,12 @@ def _coverage_warnings(inputs: Inputs, grid: Grid) -> tuple[str, ...]:
     """Where a given image ends inside the sampled slices or the head, and where raw data's slices end inside it."""
     warnings = []
     images = (*inputs.images, *inputs.degraded)
-    sharp = [i for i in images if getattr(i, "status", "available") != "noisy"] or images  # a mask may leak into noise
-    head = np.any([_on_grid(image.mask, image.volume.grid, grid) for image in sharp], axis=0) if sharp else None
+    sharp = (*inputs.images, *(i for i in inputs.degraded if i.status != "noisy")) or images  # noise widens a mask
+    head = np.any([_on_grid(image.mask, image.grid, grid) for image in sharp], axis=0) if sharp else None
     for image in images:
         if isinstance(image, DegradedImage) and image.status == "lowres":
             continue
-        there = _on_grid(np.ones(image.volume.grid.shape), image.volume.grid, grid)
+        there = _on_grid(np.ones(image.grid.shape), image.grid, grid)
         reached = there.any(axis=(1, 2))
         if not reached.all():
             unseen = int((~reached).sum())
@@ -160,14 +159,12 @@ def _coverage_warnings(inputs: Inputs, grid: Grid) -> tuple[str, ...]:
     if item := lends_its_grid(inputs):
         step, count = item.grid.spacing_mm[0], item.grid.shape[0]
         others = [raw for raw in inputs.raw if raw is not item and not crosses(raw.grid, item.grid)]
-        for name, mask, source in [(i.name, i.mask, i.volume.grid) for i in images] + [
-            (raw.name, raw.mask, raw.grid) for raw in others
-        ]:
-            low, high = head_bounds(mask, source, item.grid)[0]
+        for other in (*images, *others):
+            low, high = head_bounds(other.mask, other.grid, item.grid)[0]
             beyond = max(0.0, -0.5 * step - low) + max(0.0, high - (count - 0.5) * step)
             if beyond > HEAD_BEYOND_SLICES * step:
                 warnings.append(
-                    f"{name} shows {beyond:.0f} mm of head above or below {item.name}'s slices: "
+                    f"{other.name} shows {beyond:.0f} mm of head above or below {item.name}'s slices: "
                     "every output is empty there"
                 )
     return tuple(warnings)

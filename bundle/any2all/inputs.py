@@ -36,6 +36,10 @@ class GivenImage:
     mask: np.ndarray
     scale: float
 
+    @property
+    def grid(self) -> Grid:
+        return self.volume.grid
+
 
 @dataclass(frozen=True, eq=False)
 class RawData:

@@ -127,14 +127,20 @@ class Dispatcher:
         return "ok" if self._worker is not None and self._worker.ready else "starting"
 
     @property
+    def reason(self) -> str | None:
+        """Why no worker can load its prior, where that is so."""
+        broken = self.broken  # once: the listening thread takes it back
+        return None if broken is None else broken["message"]
+
+    @property
     def worker_pid(self) -> int | None:
         return None if self._worker is None else self._worker.process.pid
 
     def check_able(self) -> None:
         """Raises Any2allError (``unavailable``) while no worker can load its prior: a job would wait for nothing."""
-        if self.broken is not None:
+        if (reason := self.reason) is not None:
             raise Any2allError(
-                f"the server cannot compute: {self.broken['message']}",
+                f"the server cannot compute: {reason}",
                 hint="ask its administrator; it tries again every minute",
                 code="unavailable",
             )

@@ -81,7 +81,7 @@ class Service:
             "protocol": PROTOCOL,
             "version": __version__,
             "state": self.dispatcher.health,
-            "reason": self.dispatcher.broken and self.dispatcher.broken["message"],
+            "reason": self.dispatcher.reason,
             "device": self.dispatcher.device,
             "stack": [m.model_dump(mode="json") for m in self.stack.modalities],
             "presets": {name: self._preset(name) for name in PRESETS} if self._has_mcs else {},

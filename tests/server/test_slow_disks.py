@@ -161,7 +161,7 @@ def test_a_full_disk_ends_no_batch_and_no_results_are_lost_without_a_word(book):
 
     def submit_subject(name, changes, save):
         if name not in jobs:
-            raise OSError(28, "No space left on device", "/srv/work/secret")
+            raise OSError(28, "No space left on device", str(book.folder / "secret"))
         return jobs[name]
 
     studies = SimpleNamespace(subjects=lambda: ["p01", "p02", "p03"], results=lambda name: [])

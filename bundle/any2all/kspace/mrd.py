@@ -31,9 +31,9 @@ def read_mrd(file: h5py.File, group: str, key: str) -> Contents:
 
     Rules: noise scans give the noise covariance; navigators, phase-correction and dummy lines are dropped; of several
     contrasts, phases, repetitions and sets the first is taken, with its own calibration lines where it has some;
-    averages of a line are averaged; calibration lines that
-    fit into k-space fill the places that imaging leaves empty. The counters' centres and ``center_sample`` place a
-    line, so what asymmetric echoes and partial Fourier leave out stays empty.
+    averages of a line are averaged; calibration lines that fit into k-space fill the places that imaging leaves
+    empty. The counters' centres and ``center_sample`` place a line, so what asymmetric echoes and partial Fourier leave
+    out, or a file fills up with zeros, stays empty.
 
     Raises:
         Any2allError: for a trajectory that is not read (EPI), and for lines that do not fit together.
