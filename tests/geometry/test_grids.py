@@ -127,9 +127,9 @@ def test_resampling_is_quick():
         np.random.default_rng(0).random((48, 230, 230)), Grid((48, 230, 230), oblique((1, 2, 3), (3, 1, 1)))
     )
     target = Grid((48, 80, 80), oblique((1, 2, 3), (3, 2.9, 2.9)))
-    start = time.perf_counter()
+    start = time.process_time()
     resample(source, target, order=3)
-    assert time.perf_counter() - start < 3.0  # about 0.3 s on a free core
+    assert time.process_time() - start < 3.0  # 0.3 to 0.6 s of a core, whatever else runs there
 
 
 def canonical_grid(shape, spacing, degrees=(0, 0, 0), centre=(4.0, -6.0, 9.0)):

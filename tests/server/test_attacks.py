@@ -246,7 +246,7 @@ def test_a_long_header_line_holds_up_nobody(server):
     document = {"modalities": {m: {"status": "available", "file": f} for m, (f, _) in zip(("T1", "T2"), files)}}
     started = time.monotonic()
     refused(sent_job(server, document, *files), 422)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
 
 
 NAMES = ("../T1.nii.gz", "/T1.nii.gz", "T1\r\nX: y.nii.gz", "T1.nii.gz\0", ".T1.nii.gz", "T1.py", "ü.nii", "a/b.nii",

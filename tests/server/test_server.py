@@ -164,7 +164,8 @@ def test_a_stock_inference_blocks_nobody_and_is_cancelled_when_its_client_leaves
         body = {"params": json.dumps({"outputs": ["CT"], "sampler": {"steps": 900, "samples": 8}})}
         server.http.post("/infer/any2all", params={"image": "p01"}, data=body, files={}, timeout=3.0)
     started = time.monotonic()
-    assert server.http.get("/any2all/v1/info").status_code == 200 and time.monotonic() - started < 2
+    assert server.http.get("/any2all/v1/info").status_code == 200
+    assert time.monotonic() - started < 20, "answered when the inference was done, which takes minutes"
     wait_until(lambda: not list((server.work / "jobs").iterdir()))
 
 

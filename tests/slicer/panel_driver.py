@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import lib_path
 import numpy as np
 import slicer
 from harness import qmrml, scripted
 from harness.pythonqt import slowest_slot
-from lib_servers import FakeServer, fake_server, job_status
+from lib_servers import FakeServer, assert_brief, fake_server, job_status
 
 MODULE = lib_path.MODULE / "Any2allSlicer.py"
 SHAPE = (6, 10, 8)  # (K, J, I) of the volumes in these tests
-SLOWEST_S = 0.4  # that one slot may take here: 0.1 s is the rule, and other processes share these two cores
 
 RUNNING = [job_status("running", stage="sampling", step=i, total=4, eta_s=4 - i) for i in range(1, 4)]
 DONE = job_status("done", step=4, total=4, warnings=["the brain is cut off at the top"])
@@ -135,11 +135,11 @@ def at_the_panel(load_module: Callable, run_events: Callable) -> Iterator[Person
     """
     with fake_server() as server:
         person = Person(load_module(MODULE), server, run_events)
-        sys.modules["Any2allLib.job"].POLL_S = 0.02
         server.volumes = {"CT.nii.gz": volume_bytes(34.0), "CT_std.nii.gz": volume_bytes(12.0)}
         server.plan = [*RUNNING, DONE]
         slowest_slot.forget()
-        yield person
-        assert slowest_slot.seconds < SLOWEST_S, f"{slowest_slot.name} took {slowest_slot.seconds:.2f} s"
+        with patch.object(sys.modules["Any2allLib.job"], "POLL_S", 0.02):
+            yield person
+        assert_brief(f"{slowest_slot.hardest} or {slowest_slot.name}", slowest_slot.worked, slowest_slot.seconds)
         if person.panel.run is None:
             assert person.left_behind() == []

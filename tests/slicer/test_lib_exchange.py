@@ -78,8 +78,8 @@ def test_silent_server_never_blocks_and_is_given_up():
         took = drive(exchange)
         waited = time.monotonic() - began
     assert exchange.failure.code == "silent" and exchange.failure.again
-    assert 0.3 <= waited < 3 and exchange._socket is None
-    assert_never_waited(took)
+    assert waited >= 0.3 and exchange._socket is None
+    assert_never_waited(took, least=10)
 
 
 def test_nothing_listens_there():
@@ -107,7 +107,7 @@ def test_server_that_does_not_take_connections_is_given_up():
         for filler in waiting:
             filler.close()
     assert exchange.failure.code == "connect" and "does not answer" in exchange.failure.sentence()
-    assert_never_waited(took)
+    assert_never_waited(took, least=10)
 
 
 def test_every_address_of_a_name_is_tried(monkeypatch):
@@ -222,7 +222,7 @@ def test_upload_to_a_server_that_stops_reading_is_given_up(tmp_path):
         exchange = upload(server.url, tmp_path / "large", QUICK)
         took = drive(exchange)
     assert exchange.failure.code == "silent"
-    assert_never_waited(took)
+    assert_never_waited(took, least=10)
 
 
 @pytest.mark.parametrize("change", [b"", b"longer than before"])

@@ -105,9 +105,7 @@ def test_started_and_stopped(clone):
     until(lambda: "ready" in process.last_lines())
     assert process.alive and process.exit_code is None
     assert f"--port {process.server.port}" in process.last_lines()
-    began = time.perf_counter()
     process.stop()
-    assert time.perf_counter() - began < 0.1
     until(lambda: not process.poll())
     assert not process.alive and process.exit_code is not None
     process.stop()
@@ -119,6 +117,7 @@ def test_a_server_that_does_not_listen_is_killed(clone, monkeypatch):
     process = started(clone, "stubborn")
     until(lambda: "ready" in process.last_lines())
     process.stop()
+    assert process.alive  # nobody waited for it
     assert process.poll()
     until(lambda: not process.poll())
     assert process.exit_code == -9

@@ -32,17 +32,25 @@ _connections: dict[tuple[int, str, Callable], tuple[Callable, QtCore.QObject]] =
 
 
 class SlowestSlot:
-    """The longest time for which one slot kept the panel from answering."""
+    """The longest time for which one slot kept the panel from answering.
+
+    Attributes:
+        seconds, name: by the clock, and which slot that was.
+        worked, hardest: on the processor alone, and which slot that was.
+    """
 
     def __init__(self) -> None:
-        self.seconds, self.name = 0.0, ""
+        self.forget()
 
-    def note(self, seconds: float, function: Callable) -> None:
+    def note(self, seconds: float, worked: float, function: Callable) -> None:
+        name = getattr(function, "__qualname__", repr(function))
         if seconds > self.seconds:
-            self.seconds, self.name = seconds, getattr(function, "__qualname__", repr(function))
+            self.seconds, self.name = seconds, name
+        if worked > self.worked:
+            self.worked, self.hardest = worked, name
 
     def forget(self) -> None:
-        self.seconds, self.name = 0.0, ""
+        self.seconds, self.name, self.worked, self.hardest = 0.0, "", 0.0, ""
 
 
 slowest_slot = SlowestSlot()
@@ -66,12 +74,12 @@ def guarded(function: Callable) -> Callable:
     limit = accepted_arguments(function)
 
     def slot(*arguments: Any) -> None:
-        start = time.perf_counter()
+        began, worked = time.perf_counter(), time.thread_time()
         try:
             function(*[wrap(argument) for argument in arguments[:limit]])
         except Exception:
             problems.report_exception(f"exception in slot {getattr(function, '__qualname__', function)}")
-        slowest_slot.note(time.perf_counter() - start, function)
+        slowest_slot.note(time.perf_counter() - began, time.thread_time() - worked, function)
 
     return slot
 
