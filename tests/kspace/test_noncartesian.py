@@ -166,6 +166,9 @@ def test_a_stack_of_stars_becomes_slices(tmp_path, kspace):
     np.testing.assert_allclose(raw.kspace[2:], 0.5 * kspace.reshape(2, 4, -1), atol=1e-5)
     with pytest.raises(Any2allError, match="on every step of its second encoding; got '3 of 4 steps'"):
         read_kspace(write_ismrmrd(tmp_path / "b.h5", xml, [r for r in readouts if r.partition != 2]), "T1")
+    flat = header_xml((SIDE, SIDE, 1), (128, 128, 20), trajectory="goldenangle")
+    with pytest.raises(Any2allError, match="encoding step 2; got '0 to 3'; allowed: 1 step, as the header's matrix"):
+        read_kspace(write_ismrmrd(tmp_path / "c.h5", flat, readouts), "T1")
 
 
 def test_calibration_discarded_samples_and_noise_scans(tmp_path, kspace):
