@@ -74,6 +74,7 @@ def lay_frame(inputs: Inputs, card: PriorCard) -> Frame:
     grid = whole.scaled((len(keep), *whole.shape[1:]), np.array([keep[0], 0, 0]), np.ones(3))
     frame = Frame(grid, whole, int(keep[0]), encoded, anchor=anchor if lender else None)
     words = (*_grid_warnings(whole, card), *_coverage_warnings(inputs, grid), *_other_grid_warnings(inputs, frame))
+    words = (*words, *_unmeasured_warnings(inputs, frame))
     return replace(frame, warnings=words)
 
 
@@ -168,6 +169,30 @@ def _coverage_warnings(inputs: Inputs, grid: Grid) -> tuple[str, ...]:
                     "every output is empty there"
                 )
     return tuple(warnings)
+
+
+def _unmeasured_warnings(inputs: Inputs, frame: Frame) -> list[str]:
+    """Where lowres images and raw data on other grids end inside the head, so that nothing was measured beyond."""
+    grid, warnings = frame.grid, []
+    head = np.any([_on_grid(mask, source, grid) for mask, source in _masks(inputs)], axis=0)
+    lowres = [(item, item.slice_axis) for item in inputs.degraded if item.status == "lowres"]
+    for item, axis in (*lowres, *((raw, 0) for raw in inputs.raw if not frame.carries(raw))):
+        unseen = (head & ~between_slices(item.grid, grid, axis)).sum() / max(head.sum(), 1)
+        if unseen <= HEAD_CUT:
+            continue
+        words = f"nothing of {item.name} was measured in {unseen:.0%} of the head, beyond its slices"
+        if isinstance(item, RawData) and not crosses(item.grid, grid):
+            warnings.append(f"{words}: it is empty there")
+        else:
+            warnings.append(f"{words}: what it shows there is synthetic, though it is called reconstructed")
+    return warnings
+
+
+def between_slices(grid: Grid, other: Grid, axis: int = 0) -> np.ndarray:
+    """Which voxels of ``other`` lie between the first and last slice of ``grid`` along ``axis``, bool."""
+    change = (np.linalg.inv(grid.affine) @ other.affine)[axis]
+    place = sum(c * n for c, n in zip(change, np.ogrid[tuple(slice(n) for n in other.shape)])) + change[3]
+    return (place > -0.5) & (place < grid.shape[axis] - 0.5)
 
 
 def _on_grid(mask: np.ndarray, source: Grid, grid: Grid) -> np.ndarray:

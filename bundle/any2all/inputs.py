@@ -16,6 +16,7 @@ from .geometry import Grid, Volume, canonical, check_overlap, read_volume, resam
 from .geometry.grid import CANONICAL_CODES
 from .intensity import head_mask, scale_of
 from .kspace.acquisition import Acquisition
+from .kspace.doubts import doubts
 from .kspace.formats import RawKspace, RawSamples, coil_maps_in, read_coil_maps, read_kspace
 from .kspace.noncartesian import NonCartesianAcquisition
 from .kspace.orientation import oriented
@@ -131,6 +132,8 @@ def _raw_data(modality: ModalitySpec, stack: Stack, centre: Grid | None) -> RawD
         acquisition, codes = _measured(modality)
         grid, truth, what = _raw_grid(modality, acquisition, codes, centre), None, "kspace"
     first = Volume(first_reconstruction(acquisition), grid)
+    if truth is None:
+        acquisition.notes.extend(doubts(acquisition, first.data))
     mask = head_mask(first.data)
     return RawData(modality.name, acquisition, first, mask, _scale(modality.name, first.data, mask, stack, what), truth)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .degraded import DegradedImage, detail, has_detail
 from .diffusion.prior import PriorCard
-from .frame import Frame, effective_resolution_mm
+from .frame import Frame, between_slices, effective_resolution_mm
 from .geometry import Grid, Volume, canonical, resample, to_grid
 from .inputs import Inputs, RawData
 from .intensity import from_u, head_mask, scale_of, to_u
@@ -113,7 +113,7 @@ class Restoring:
         carried = to_grid(Volume(sample, frame), reference, order=3).data.clip(0)
         classical = self._to_reference(raw.first, 0.0).data / raw.scale
         change = self._to_reference(Volume(after - before, raw.grid), 0.0).data
-        return np.where(_slices_of(frame, reference), carried, classical) + change
+        return np.where(between_slices(frame, reference), carried, classical) + change
 
     def _in_units(self, u: np.ndarray, grid: Grid, modality: Modality, scale: float | None) -> Volume:
         u_reference = self._to_reference(Volume(u, grid), 0.0)
@@ -179,19 +179,12 @@ def _on_acquisition_grid(samples: Tensor, raw: RawData, frame: Frame) -> tuple[T
     if frame.carries(raw):
         up = Interpolate((frame.grid.shape[1], frame.grid.shape[2]), raw.acquisition.matrix, frame.encoded)
         return up.forward(samples).clamp(0, None), torch.arange(frame.slices.start, frame.slices.stop)
-    sampled = _slices_of(frame.grid, raw.grid)
+    sampled = between_slices(frame.grid, raw.grid)
     slices = torch.from_numpy(np.flatnonzero(sampled.any(axis=(1, 2))))
     classical = raw.first.data / raw.scale
     carried = (resample(Volume(sample.numpy(), frame.grid), raw.grid, order=3).data.clip(0) for sample in samples)
     started = np.stack([np.where(sampled, image, classical) for image in carried])
     return torch.from_numpy(started)[:, slices], slices
-
-
-def _slices_of(grid: Grid, other: Grid) -> np.ndarray:
-    """Which voxels of ``other`` lie between the first and last slice of ``grid``, bool."""
-    change = (np.linalg.inv(grid.affine) @ other.affine)[0]
-    place = sum(c * n for c, n in zip(change, np.ogrid[tuple(slice(n) for n in other.shape)])) + change[3]
-    return (place > -0.5) & (place < grid.shape[0] - 0.5)
 
 
 def _noise_images(channel: Channel, noise_variance: float, samples: int, keys: list[tuple]) -> Tensor:

@@ -31,6 +31,7 @@ from .study import StudySpec, asked_of, parse_study, read_document
 
 T = TypeVar("T")
 USER_ERROR, INTERRUPTED = 2, 130
+WITHOUT_HASH = "change into that folder and give the path from there, or link to it"
 BAR = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} network passes, {elapsed} gone, {remaining} left"
 STAGES = {
     "registration": "registering",
@@ -44,6 +45,7 @@ STAGES = {
 def front_door() -> Iterator[None]:
     """Leave the process with one line on stderr: status 2 for what a user can mend, 130 after Ctrl-C."""
     try:
+        _refuse_hashes(sys.argv)
         yield
     except Any2allError as error:
         _leave(f"error: {error.sentence()}", USER_ERROR)
@@ -51,6 +53,22 @@ def front_door() -> Iterator[None]:
         _leave("error: the device ran out of memory (a smaller batch_size needs less)", USER_ERROR)
     except KeyboardInterrupt:
         _leave("cancelled: nothing was written", INTERRUPTED)
+
+
+def _refuse_hashes(arguments: Sequence[str]) -> None:
+    """Refuse values that MONAI's command line has cut at a # (to Fire a comment) or rewritten (to its configs ``::``).
+
+    References, expressions, and what is no single word may hold one. Other commands take a # as it is.
+    """
+    if Path(*arguments[:1]).parts[-3:] != ("monai", "bundle", "__main__.py"):
+        return
+    key = None
+    for value in arguments[1:]:
+        if value.startswith("--"):
+            key, _, value = value[2:].partition("=")
+        if "#" in value and not value.startswith(("@", "%", "$", "{", "[")):
+            message = "MONAI's command line cannot take a #"
+            raise Any2allError(message, key=key, value=value, allowed="values without #", hint=WITHOUT_HASH)
 
 
 def _leave(line: str, status: int) -> None:
@@ -131,6 +149,9 @@ def as_folder(value: Any, key: str) -> Path:
     if not isinstance(value, (str, Path)):
         message = "the command line takes this for a number or a list"
         raise Any2allError(message, key=key, value=value, hint=f"write it as a path: --{key} ./NAME")
+    if "::" in str(value):
+        message = "MONAI's configs write :: for #, so no path may hold either"
+        raise Any2allError(message, key=key, value=value, hint=WITHOUT_HASH)
     return Path(value)
 
 

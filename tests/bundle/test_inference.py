@@ -303,6 +303,26 @@ def test_other_files_beside_the_truth_do_no_harm(small_study, tiny_model_file, t
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["outputs"]["CT"]["metrics"]
 
 
+@pytest.mark.parametrize("said", [("--output_dir", "a#b"), ("--output_dir=./a#b",), ("--study", "case #1/study.json")])
+def test_a_hash_that_monai_would_cut_or_rewrite_is_refused(
+    small_study, tiny_model_file, tmp_path, capsys, monkeypatch, said
+):
+    """Results would lie in ``a`` or ``a::b``; references, expressions and other commands may hold one."""
+    monkeypatch.chdir(tmp_path)
+    before = ["/env/monai/bundle/__main__.py", "run", "--config_file", "a.json", "--train#x", "1", "--y", "@a#b"]
+    monkeypatch.setattr(sys, "argv", [*before, *said])
+    given = {"study": str(small_study / "study.json"), "model_file": str(tiny_model_file), "output_dir": "a"}
+    key, value = said if len(said) == 2 else said[0].split("=")
+    expected = f"error: {key.removeprefix('--')}: MONAI's command line cannot take a #; got {value!r}; allowed: "
+    assert refusal(capsys, "inference.json", **given).startswith(expected)
+    monkeypatch.setattr(sys, "argv", ["/any2all/checks.py", *said])
+    assert "no path may hold either" in refusal(capsys, "inference.json", **{**given, "output_dir": "./a#b"})
+    assert [path.name for path in tmp_path.iterdir()] == ["study"]
+    monkeypatch.setattr(sys, "argv", before)
+    run("inference.json", **given, preset="fast", outputs=["CT"])
+    assert (tmp_path / "a" / "CT.nii.gz").is_file()
+
+
 @pytest.mark.parametrize(
     ("folder", "words"), [("afile/out", "Not a directory"), (20240512, "write it as a path: --output_dir ./NAME")]
 )

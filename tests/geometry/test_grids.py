@@ -21,6 +21,7 @@ from any2all.geometry import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
 
@@ -105,6 +106,25 @@ def test_a_sheared_grid_is_resampled_exactly_too():
     target = Grid((20, 20, 20), oblique((5, 5, 5), (1, 1, 1), (-5, -5, -5)))
     got = resample(smooth(Grid((50, 50, 50), affine)), target, order=3, antialias=False)
     assert np.abs(got.data - smooth(target).data).max() < 1e-3
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_few_samples_along_an_axis_go_on_as_their_mirror_and_not_as_what_else_is_in_memory(size, axis):
+    """Against SciPy, from half a voxel before the first of few samples to half a voxel behind the last, and beyond."""
+    shape = np.insert((20, 24), axis, size)
+    source = Volume(np.random.default_rng(size).random(shape), Grid(tuple(shape), np.eye(4)))
+    count = 4 * size + 4
+    first, step = np.insert((2.0, 2.5), axis, -0.9), np.insert((0.6, 0.7), axis, 0.25)
+    target = source.grid.scaled(tuple(np.insert((20, 20), axis, count)), first, step)
+    got = np.moveaxis(resample(source, target, order=3, fill=-7.0).data, axis, 0)
+    place = first[axis] + step[axis] * np.arange(count)
+    beyond = (place < -0.5) | (place >= size - 0.5)
+    index = target.at(np.stack(np.indices(target.shape), -1)).transpose(3, 0, 1, 2)
+    data = np.repeat(source.data, 3, axis) if size == 1 else source.data
+    expected = np.moveaxis(map_coordinates(data.astype(float), index, order=3, mode="mirror"), axis, 0)
+    assert 0 < beyond.sum() < count and (got[beyond] == -7.0).all()
+    np.testing.assert_allclose(got[~beyond], expected[~beyond], atol=1e-5)
 
 
 def test_outside_is_filled():

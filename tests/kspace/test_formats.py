@@ -52,6 +52,17 @@ def test_points_that_are_not_in_every_slice_are_dropped_aloud(tmp_path, kspace):
     assert raw.mask[3, 8] == 0 and (raw.kspace[0, :, 3, 8] == 0).all() and "dropped" in raw.notes[0]
 
 
+def test_data_outside_of_the_mask_is_left_out_aloud(tmp_path, kspace):
+    """A mask of every second measured line (they are the odd or the even ones)."""
+    lines = np.flatnonzero(kspace.any(axis=(0, 1, 2)))
+    mask = np.zeros(16)
+    mask[lines[::2]] = 1
+    np.savez(tmp_path / "a.npz", kspace=kspace, mask=mask)
+    raw = read_kspace(tmp_path / "a.npz")
+    assert (raw.mask == mask).all() and not raw.kspace[..., lines[1::2]].any()
+    assert raw.notes == ("50.0% of the points that hold data lie outside of the mask and were left out",)
+
+
 def _with(kspace: np.ndarray, value: complex) -> np.ndarray:
     changed = kspace.copy()
     changed[0, 0, 0, 0] = value

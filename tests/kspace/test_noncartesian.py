@@ -134,6 +134,22 @@ def test_every_format_gives_the_same_reconstruction(tmp_path, kspace, plain):
         assert difference < 1e-5, name
 
 
+@pytest.mark.parametrize("name", ["npy", "bart", "ismrmrd"])
+def test_samples_that_a_file_was_filled_up_with_count_as_not_measured(tmp_path, kspace, heads, name):
+    """A spoke whose end was never sampled, as of an asymmetric echo, and samples that are zero in one slice alone."""
+    cut = kspace.copy()
+    cut[..., SIDE - 10 :], cut[0, :, 3] = 0, 0
+    file, trajectory = files(tmp_path, cut)[name]
+    raw = read_kspace(file, "T1", trajectory)
+    assert raw.matrix == (SIDE, SIDE) and any(note.startswith("31.2% of the samples hold zeros") for note in raw.notes)
+    np.testing.assert_allclose(raw.trajectory, SPOKES[:, : SIDE - 10].reshape(-1, 2), atol=1e-5)
+    np.testing.assert_array_equal(raw.kspace, cut[..., : SIDE - 10].reshape(2, 4, -1))
+    filled = RawSamples(cut.reshape(2, 4, -1), SPOKES.reshape(-1, 2), (SIDE, SIDE))
+    found, taken = (error(reconstruction(r)[1], heads[1]) for r in (dataclasses.replace(raw, affine=None), filled))
+    print(f"left out {found:.3f}, taken for measured {taken:.3f}")
+    assert found < 0.1 and found < 0.75 * taken
+
+
 def test_coil_maps_decide_the_matrix_where_the_file_does_not(kspace, tmp_path):
     raw = check_samples({"kspace": kspace, "trajectory": SPOKES}, "kspace")
     assert not raw.matrix_known and "was taken from how far" in raw.notes[-1]
@@ -150,6 +166,9 @@ def test_a_stack_of_stars_becomes_slices(tmp_path, kspace):
     np.testing.assert_allclose(raw.kspace[2:], 0.5 * kspace.reshape(2, 4, -1), atol=1e-5)
     with pytest.raises(Any2allError, match="on every step of its second encoding; got '3 of 4 steps'"):
         read_kspace(write_ismrmrd(tmp_path / "b.h5", xml, [r for r in readouts if r.partition != 2]), "T1")
+    flat = header_xml((SIDE, SIDE, 1), (128, 128, 20), trajectory="goldenangle")
+    with pytest.raises(Any2allError, match="encoding step 2; got '0 to 3'; allowed: 1 step, as the header's matrix"):
+        read_kspace(write_ismrmrd(tmp_path / "c.h5", flat, readouts), "T1")
 
 
 def test_calibration_discarded_samples_and_noise_scans(tmp_path, kspace):

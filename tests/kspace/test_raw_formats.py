@@ -362,6 +362,10 @@ def test_ismrmrd_that_does_not_fit_together_is_refused_in_words(tmp_path, kspace
 
     refused("trajectory of this raw data is not read; got 'epi'", lines, header_xml(MATRIX, FOV, trajectory="epi"))
     refused("lines lie outside of the encoded matrix: encoding step 1", [*lines, Readout(lines[0].samples, 40)])
+    of_slices = [replace(line, partition=3 * line.slice) for line in lines]  # a second counter of the slice
+    assert read_kspace(write_ismrmrd(tmp_path / "b.h5", xml, of_slices)).kspace.shape == kspace.shape
+    slab = [replace(line, partition=number % 4) for number, line in enumerate(lines)]  # 3-D data, but not to the header
+    refused("outside of the encoded matrix: encoding step 2; got '0 to 3 about 0'; allowed: '?1 lines", slab)
     refused("coils changes from line to line", [*lines, Readout(np.ones((3, 48)), 3)])
     refused("does not fit into the encoded matrix", [Readout(np.ones((4, 50)), 3)])
     refused("no imaging lines", [Readout(np.ones((4, 48)), flags=(19,))])

@@ -42,6 +42,15 @@ def raw_of(folder: Path, document: dict):
     return read_inputs(parse_study(document, STACK, folder), STACK).raw[0]
 
 
+def test_doubts_of_raw_data_are_warnings_of_the_study(tmp_path, kspace):
+    np.savez(tmp_path / "t2.npz", kspace=kspace)
+    for noise_std, doubted in ((0.002, False), (2.0, True)):
+        entry = {"kspace": "t2.npz", "voxel_size_mm": VOXEL_MM, "noise_std": noise_std}
+        inputs = read_inputs(parse_study(study(tmp_path, **entry), STACK, tmp_path), STACK)
+        said = [words for words in inputs.warnings if words.startswith("T2: a noise_std of 2 is much more than")]
+        assert bool(said) == doubted
+
+
 def test_the_header_says_where_raw_data_lies_unless_the_study_says_otherwise(tmp_path, kspace):
     xml = header_xml((48, 40, 1), (192.0, 160.0, 6.0))
     write_ismrmrd(tmp_path / "t2.h5", xml, lines_of(kspace, 6.0, origin=(-5, 4, 33)))

@@ -6,7 +6,11 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+from any2all.frame import lay_frame
 from any2all.geometry import canonical, read_volume
+from any2all.inputs import aligned, read_inputs
+from any2all.kspace.fourier import fft2c
+from any2all.study import parse_study
 from nibabel import orientations
 from nibabel.processing import resample_from_to
 from scipy.spatial.transform import Rotation
@@ -155,6 +159,42 @@ def test_head_beyond_the_slices_of_raw_data_is_told_whatever_shows_it(desk, othe
     desk.document["sampler"] = {"name": "mcs", "steps": 5, "samples": 1, "consistency": "calibrated"}
     warnings = desk.run().warnings
     assert any(w.startswith(f"{name} shows") and "every output is empty there" in w for w in warnings), warnings
+
+
+EMPTY, SYNTHETIC = "it is empty there", "what it shows there is synthetic"
+ONE_COIL = np.ones((1, 1, 12, 64), np.complex64)
+
+
+@pytest.mark.parametrize("how, words", [("lowres", SYNTHETIC), ("sagittal", SYNTHETIC), ("transverse", EMPTY)])
+@pytest.mark.parametrize("part", [True, False])
+def test_what_was_measured_in_a_part_of_the_head_alone_says_so(desk, how, words, part):
+    """T2FLAIR of a slab, or of the whole head: lowres, raw data of sagittal slices, or beside another's raw slices."""
+    simulate = {"acceleration": 2, "acs_lines": 8}
+    entry = {"status": "undersampled", "file": "T2FLAIR.nii.gz", "simulate": simulate}
+    image = desk.image("T2FLAIR")
+    if how == "lowres":
+        thick = slab(image, 4, 8) if part else image
+        data, affine = thick.get_fdata(dtype=np.float32), thick.affine @ np.diag([1, 1, 2.0, 1])
+        affine[:3, 3] += image.affine[:3, 2] / 2
+        nib.save(nib.Nifti1Image(data.reshape(64, 64, -1, 2).mean(-1), affine), desk.folder / "T2FLAIR.nii.gz")
+        entry = {"status": "lowres", "file": "T2FLAIR.nii.gz", "noise_std": 5.0}
+    elif how == "sagittal":
+        data = canonical(read_volume(desk.folder / "T2FLAIR.nii.gz", "")).data.transpose(2, 0, 1)[:: 1 if part else 2]
+        data = data[24:40] if part else data  # 4 mm or 8 mm
+        np.savez(desk.folder / "k.npz", kspace=fft2c(data[:, None].astype(np.complex64)), coil_maps=ONE_COIL)
+        voxel = [6.0, 4.0, 4.0 if part else 8.0]
+        entry = {"status": "undersampled", "kspace": "k.npz", "orientation": "LSP", "voxel_size_mm": voxel}
+    else:
+        moved = slab(image, 4, 8) if part else image
+        affine = moved.affine.copy()
+        affine[:3, 3] += (3, -2, 1)
+        nib.save(nib.Nifti1Image(moved.get_fdata(dtype=np.float32), affine), desk.folder / "T2FLAIR.nii.gz")
+    given = {"status": "available"} if how != "transverse" else {"status": "undersampled", "simulate": simulate}
+    desk.only(T1={"file": "T1.nii.gz", **given}, T2FLAIR=entry)
+    spec = parse_study(desk.document | {"registration": "none"}, desk.prior.stack, desk.folder)
+    inputs = aligned(read_inputs(spec, desk.prior.stack), spec, desk.prior.stack)
+    said = [w for w in lay_frame(inputs, desk.prior.card).warnings if w.startswith("nothing of T2FLAIR was measured")]
+    assert [words in w and 40 < int(w.split("%")[0].split()[-1]) < 90 for w in said] == [True] * part, said
 
 
 def test_head_beyond_the_raw_datas_slices_is_warned_about(desk):

@@ -76,6 +76,8 @@ def _interpolated(data: np.ndarray, change: np.ndarray, shape: tuple[int, ...], 
     """``data`` at the source indices ``change @ (target index)``, in index space, so that ITK needs no geometry."""
     if order not in _INTERPOLATORS:
         raise ValueError(f"order must be one of {sorted(_INTERPOLATORS)}, not {order}")
+    if order == 3 and 2 in data.shape:
+        return _mirrored(data, change, shape, fill)
     # ITK's axes are numpy's in reverse
     transform = sitk.AffineTransform(3)
     transform.SetMatrix(change[:3, :3][::-1, ::-1].ravel().tolist())
@@ -88,3 +90,17 @@ def _interpolated(data: np.ndarray, change: np.ndarray, shape: tuple[int, ...], 
     resampler.SetOutputPixelType(sitk.sitkFloat32)
     image = sitk.GetImageFromArray(np.ascontiguousarray(data, dtype=np.float32))
     return sitk.GetArrayFromImage(resampler.Execute(image))
+
+
+def _mirrored(data: np.ndarray, change: np.ndarray, shape: tuple[int, ...], fill: float) -> np.ndarray:
+    """Cubic `_interpolated` where axes have two samples: beyond them ITK's mirror reads memory that is not the image.
+
+    A third sample, equal to the first, goes on as the mirror does; nothing is said beyond the two all the same.
+    """
+    short = [axis for axis in range(3) if data.shape[axis] == 2]
+    longer = np.pad(data, [(0, int(axis in short)) for axis in range(3)], mode="reflect")
+    result, index = _interpolated(longer, change, shape, 3, fill), np.ogrid[tuple(slice(n) for n in shape)]
+    for axis in short:
+        place = sum(step * n for step, n in zip(change[axis], index)) + change[axis, 3]
+        result = np.where(np.broadcast_to(place, shape) >= 1.5, np.float32(fill), result)
+    return result

@@ -144,7 +144,7 @@ def _filled(data: h5py.Dataset, lines: Lines, header: Header, notes: list[str], 
     if partitions > 1 and slices.size > 1:
         raise Any2allError("several slabs of 3-D data are not read", key=key, value=f"{slices.size} slabs", allowed=1)
     w = _place(lines.counter("kspace_encode_step_1"), header.centres[0], columns, "encoding step 1", key)
-    d = _place(lines.counter("kspace_encode_step_2"), header.centres[1], partitions, "encoding step 2", key)
+    d = _place(lines.partition(partitions), header.centres[1], partitions, "encoding step 2", key)
     kspace = np.zeros((slices.size, coils, rows, columns, partitions), np.complex64)
     counts = np.zeros((slices.size, rows, columns, partitions), np.int32)
     imaged = np.zeros((slices.size, columns, partitions), bool)
@@ -171,10 +171,9 @@ def _filled(data: h5py.Dataset, lines: Lines, header: Header, notes: list[str], 
 
 
 def _place(counter: np.ndarray, centre: int | None, size: int, what: str, key: str) -> np.ndarray:
-    """Indices on a centred axis of ``size``: the counter's centre lies at ``size // 2``."""
-    if size == 1:
-        return np.zeros_like(counter)
-    index = counter - (size // 2 if centre is None else centre) + size // 2
+    """Indices on a centred axis of ``size``: the counter's centre lies at ``size // 2``; a single step is any one."""
+    centre = size // 2 if centre is None else centre
+    index = counter - (counter.min() if size == 1 else centre) + size // 2
     if index.min() < 0 or index.max() >= size:
         raise Any2allError(
             f"lines lie outside of the encoded matrix: {what}",

@@ -38,6 +38,12 @@ class Lines:
         order = np.argsort(height, kind="stable")
         return first[order], np.argsort(order)[number]
 
+    def partition(self, partitions: int) -> np.ndarray:
+        """The counter of the second encoding; of one partition, how far it strays from its slice's first."""
+        steps = self.counter("kspace_encode_step_2")
+        first, z = self.slices()
+        return steps if partitions > 1 else steps - steps[first][z]
+
 
 def records_of(data: h5py.Dataset, records: np.ndarray, fields: tuple[str, ...]) -> Iterator[tuple[int, np.void]]:
     """Number in ``records`` and the named fields of every readout, a block of the file at a time."""

@@ -32,11 +32,12 @@ def samples_along_trajectory(
     """
     rows, columns, partitions = header.encoded_matrix
     slices, z = lines.slices()
-    steps = lines.counter("kspace_encode_step_2")
+    steps = lines.partition(partitions)
     if partitions > 1:
         _check_slab(slices.size, steps, partitions, header.centres[1], key)
         place = steps - (partitions // 2 if header.centres[1] is None else header.centres[1]) + partitions // 2
     else:
+        _check_single(steps[~lines.calibration], key)
         place = z
     kept = ~lines.calibration
     paths, samples = _by_slice(data, lines, kept, place, key)
@@ -93,6 +94,17 @@ def _common_path(paths: dict[int, list[np.ndarray]], slices: int, key: str) -> n
             allowed="the same readouts, in the same order, for every slice",
         )
     return joined[0]
+
+
+def _check_single(steps: np.ndarray, key: str) -> None:
+    """Refuse a stack whose header tells of one partition: its steps would count as one slice."""
+    if np.ptp(steps) > 0:
+        raise Any2allError(
+            "lines lie outside of the encoded matrix: encoding step 2",
+            key=key,
+            value=f"{steps.min()} to {steps.max()}",
+            allowed="1 step, as the header's matrix says",
+        )
 
 
 def _check_slab(slabs: int, steps: np.ndarray, partitions: int, centre: int | None, key: str) -> None:

@@ -160,7 +160,14 @@ def _checked_mask(
             value=mask.shape,
             allowed=f"zeros and ones, ({width},) or ({height}, {width})",
         )
-    return _without_zeros(np.broadcast_to(mask, (height, width)).astype(np.float32), kspace, key)
+    mask = np.broadcast_to(mask, (height, width)).astype(np.float32)
+    measured, notes = _without_zeros(mask, kspace, key)
+    held = (kspace != 0).any(axis=(0, 1))
+    outside = int((held & (mask == 0)).sum())
+    if outside:
+        share = outside / held.sum()
+        notes = (*notes, f"{share:.1%} of the points that hold data lie outside of the mask and were left out")
+    return measured, notes
 
 
 def _inferred_mask(sampled: np.ndarray, key: str) -> tuple[np.ndarray, tuple[str, ...]]:

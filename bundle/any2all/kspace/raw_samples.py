@@ -74,6 +74,8 @@ def check_samples(arrays: dict[str, Any], key: str, notes: tuple[str, ...] = ())
     if not known:
         words = f"a matrix of {wanted[0]:.0f} x {wanted[1]:.0f} was taken from how far the trajectory reaches"
         notes = (*notes, words)
+    kspace, path, zeros = _without_zeros(kspace, path)
+    notes = (*notes, *zeros)
     matrix = _checked_matrix(wanted, path, f"{key}.{'matrix' if known else 'trajectory'}")
     reach = float(np.abs(path).max())
     if 2 * reach < LEAST_REACH * min(matrix):
@@ -133,6 +135,19 @@ def _checked_samples(kspace: np.ndarray, points: tuple[int, ...], key: str) -> n
             f"k-space does not fit its trajectory, whose axes are {points}", key=key, value=shape, allowed=_LAYOUT
         )
     return check_numbers(kspace, key).reshape(*shape[:2], -1)
+
+
+def _without_zeros(kspace: np.ndarray, path: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Samples and trajectory without what is zero in all slices and coils: that was filled up, not measured.
+
+    As on a grid (`raw._without_zeros`). Noise is never zero in every coil; where one coarsely quantised coil reads zero
+    all the same, what is lost is the word of a sample that saw less than one step.
+    """
+    measured = (kspace != 0).any(axis=(0, 1))
+    if measured.all():
+        return kspace, path, ()
+    note = f"{1 - measured.mean():.1%} of the samples hold zeros in all slices and coils and count as not measured"
+    return np.ascontiguousarray(kspace[..., measured]), path[measured], (note,)
 
 
 def _reached(path: np.ndarray) -> tuple[int, int]:
