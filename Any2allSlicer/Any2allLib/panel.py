@@ -104,6 +104,7 @@ class Panel(VTKObservationMixin):
         self.connection.tick(now)
         self.local_server.tick(now)
         self.results.tick(now)
+        self._table.settle()
         if self._scene_changed and not slicer.mrmlScene.IsBatchProcessing():
             self._follow_scene()
         if self.run is not None:

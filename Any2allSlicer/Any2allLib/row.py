@@ -43,7 +43,7 @@ class ModalityRow:
     ) -> None:
         self.modality, self._changed = modality, changed
         self._row = Row()
-        self._showing = False
+        self._showing = self._strayed = False
         self.degraded = DegradedBox(modality.name, self._tell)
         self._make_main(scene, taken)
         self._make_raw(raw_suffixes)
@@ -87,6 +87,13 @@ class ModalityRow:
         self.source.currentIndex = _SIMULATE if row.simulated or row.status != "undersampled" else _RAW_FILE
         self._showing = False
         self._arrange()
+
+    def settle(self) -> None:
+        """Show the row's volume again where the selector has gone to another one by itself."""
+        if self._strayed:
+            self._strayed, self._showing = False, True
+            self.selector.setCurrentNodeID(self._row.volume)
+            self._showing = False
 
     # -- widgets -------------------------------------------------------------------------------------------------------
 
@@ -216,9 +223,8 @@ class ModalityRow:
         self._tell()
 
     def _on_current_volume(self, node: slicer.vtkMRMLNode | None) -> None:
-        """Chosen by a script; an image that left the scene is not a choice."""
-        if not self._showing and node is not None and node.GetID() != self._row.volume:
-            self._on_volume(node)
+        """Where its image leaves the scene, the selector goes on to a neighbour, which nobody has chosen."""
+        self._strayed = not self._showing and (node.GetID() if node is not None else "") != self._row.volume
 
     def _on_source(self, index: int) -> None:
         self._row.from_file = index == _RAW_FILE
