@@ -18,7 +18,7 @@ from slicer.util import VTKObservationMixin
 from .choice import follow_scene
 from .connection import Connection
 from .consent import Consent
-from .form import Form, VolumeFacts
+from .form import Form, Row, VolumeFacts
 from .how import HowSection, expected
 from .local_server import LocalServerBox
 from .memory import SceneMemory
@@ -193,11 +193,17 @@ class Panel(VTKObservationMixin):
         remembered = self._memory.load()
         if not remembered.form.rows and not remembered.url:
             return
-        self.form, self._chosen = remembered.form, remembered.chosen
-        self.connection.set_url(remembered.url)
+        self.connection.set_url(remembered.url)  # first: after it there may be no server, whose stack would be taken on
+        self._take_on(remembered.form, remembered.chosen)
+
+    def _take_on(self, form: Form, chosen: set[str]) -> None:
+        """Another form, fitted to the server; without one, it gets a row for every line that is still shown."""
+        self.form, self._chosen = form, chosen
         if self.connection.info is not None:
-            self.form.fit(self.connection.info)
-            self._table.show(self.form)
+            form.fit(self.connection.info)
+        for name in self._table.rows:
+            form.rows.setdefault(name, Row())
+        self._table.show(form)
 
     def _on_close_begins(self, _caller: object, _event: object) -> None:
         """Nothing of a job can be shown in another scene."""
@@ -206,10 +212,8 @@ class Panel(VTKObservationMixin):
             self._ended()
 
     def _on_closed(self, _caller: object, _event: object) -> None:
-        self.form, self._chosen, self._facts = Form(), set(), {}
-        if self.connection.info is not None:
-            self.form.fit(self.connection.info)
-            self._table.show(self.form)
+        self._facts = {}
+        self._take_on(Form(), set())
         self.results.forget()
         self._scene_changed = True
 

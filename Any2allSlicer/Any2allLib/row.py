@@ -73,11 +73,11 @@ class ModalityRow:
 
     def show(self, row: Row) -> None:
         """Show this row of the form; what the user does from now on goes into it."""
-        self._row, self._showing = row, True
+        another, self._row, self._showing = row is not self._row, row, True
         self.buttons[tick_of(row.status)].checked = True
         self.selector.setCurrentNodeID(row.volume)
         self.acceleration.value, self.coils.value = row.acceleration, row.coils
-        if row.raw_file and self.raw_path.currentPath != row.raw_file:
+        if self.raw_path.currentPath != row.raw_file and (row.raw_file or another):  # not the file of another study
             self.raw_path.currentPath = row.raw_file
         if numbers_of(self.voxel_size.text, (3,)) != row.voxel_size_mm:
             self.voxel_size.text = _size_text(row.voxel_size_mm)
