@@ -5,6 +5,7 @@ Every slot is short: what takes time is advanced by `Panel.tick`.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -251,15 +252,19 @@ class Panel(VTKObservationMixin):
             self.run.cancel()
             self._advance(time.monotonic())
             return
+        before = self.form.to_json()
         self._follow_scene()
         info, client = self.connection.info, self.connection.client
         if self.form.problem(info, self._facts):
             return
+        if self.form.to_json() != before:  # a renamed volume, say: nobody has seen this study yet
+            self._progress.say(_("The scene has changed. Look at what there is now, and press Apply again."))
+            return
+        order = Order(client, info, copy.deepcopy(self.form), self._source_names(), self._expected(info))
         raw = any(not self.form.rows[name].uses_volume for name in self.form.named("undersampled"))
         if not self._consent.given(client, self.form.what_is_sent(self._facts), raw):
             self._progress.say(_("Nothing was sent."))
             return
-        order = Order(client, info, self.form, self._source_names(), self._expected(info))
         try:
             self.run = Run(self._parts, slicer.mrmlScene, order, Path(slicer.app.temporaryPath))
         except OSError as error:

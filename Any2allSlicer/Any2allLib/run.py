@@ -5,7 +5,6 @@ writing → (the states of `job.JobRun`) → loading → done, failed, cancelled
 
 from __future__ import annotations
 
-import copy
 import shutil
 import tempfile
 import time
@@ -28,7 +27,10 @@ SOFTWARE = "Any2all module of 3D Slicer"
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done, as it was when Apply was pressed. ``names``: modality → name of its source here."""
+    """What is to be done, as it was when Apply was pressed. ``names``: modality → name of its source here.
+
+    ``form`` belongs to the order: nobody changes it any more.
+    """
 
     client: Client
     info: ServerInfo
@@ -46,8 +48,7 @@ class Run:
 
     def __init__(self, parts: Parts, scene: slicer.vtkMRMLScene, order: Order, temporary: Path) -> None:
         """Raises OSError where the temporary folder cannot be made."""
-        self._parts, self._scene = parts, scene
-        self._order = replace(order, form=copy.deepcopy(order.form))
+        self._parts, self._scene, self._order = parts, scene, order
         self.outputs: list[Any] = []
         self._folder = Path(tempfile.mkdtemp(prefix="Any2all-", dir=str(temporary)))
         self._results = self._folder / "results"
