@@ -96,10 +96,19 @@ class Run:
             self._end("cancelled", words)
 
     def tell_server(self, now: float) -> bool:
-        """Go on telling the server to stop, or to forget the results that are here → whether that is over."""
-        if self._farewell is not None:
-            return self._farewell.tick(0.01)
-        return self._job is None or self._job.is_over or self._job.tick(now, 0.01)
+        """Go on telling the server to stop, then to forget what it keeps of the job → whether that is over.
+
+        However it ended: a job may have been done just before it was cancelled, and results that cannot be shown here
+        are of no use there.
+        """
+        job = self._job
+        if job is not None and not job.is_over and not job.tick(now, 0.01):
+            return False
+        if job is None or job.job_id is None or job.state == "lost":
+            return True
+        if self._farewell is None:
+            self._farewell = self._order.client.cancel(job.job_id)
+        return self._farewell.tick(0.01)
 
     def close(self) -> None:
         """Leave, and wait for nothing: the module goes away."""
@@ -210,10 +219,9 @@ class Run:
             return
         if self._pieces is None:
             self._end("done")
-            self._farewell = self._order.client.cancel(self._job.job_id)
 
     def _facts(self) -> Any:
-        """What the result volumes remember of their making."""
+        """What the result volumes remember of their making, unless their files know better."""
         form, info = self._order.form, self._order.info
         sampler, steps, samples = form.effective_sampler(info)
         known = info.samplers.get(sampler)

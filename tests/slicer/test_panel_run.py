@@ -208,6 +208,35 @@ def test_broken_results_are_not_half_loaded(person, broken):
     assert words.startswith("Failed.") and person.made() == [] and person.left_behind() == []
 
 
+@pytest.mark.parametrize("how", ["broken results", "scene closed", "cancelled behind the last step"])
+def test_results_that_are_not_shown_do_not_stay_on_the_server(person, how):
+    if how == "broken results":
+        person.server.volumes["CT_std.nii.gz"] = b"no volume"
+    if how == "scene closed":
+        person.panel._parts.results.__dict__["show_pieces"], whole = endless, person.panel._parts.results.show_pieces
+    if how == "cancelled behind the last step":
+        person.server.plan = [job_status("running", stage="restoring", step=4, total=4)]
+    person.apply()
+    if how == "scene closed":
+        person.wait(lambda: person.panel.run.snapshot().state == "loading")
+        slicer.mrmlScene.Clear(0)
+        person.panel._parts.results.__dict__["show_pieces"] = whole
+    if how == "cancelled behind the last step":
+        person.wait(lambda: person.panel.run.snapshot().state == "running")
+        person.ui.applyButton.click()
+        person.wait(lambda: person.server.cancelled)
+        person.server.cancelled, person.server.plan = False, [DONE]
+    person.wait_for_end()
+    person.wait(lambda: not person.panel._leaving)
+    told = person.server.log.count("DELETE /any2all/v1/jobs/j1")
+    assert told == (2 if how.startswith("cancelled") else 1) and person.made() == []
+
+
+def endless(*_arguments):
+    while True:
+        yield
+
+
 def test_a_volume_that_cannot_be_sent(person):
     slicer.util.arrayFromVolume(slicer.util.getNode("T1"))[0, 0, 0] = float("nan")
     person.apply()
