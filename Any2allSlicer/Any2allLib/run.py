@@ -188,6 +188,7 @@ class Run:
             self._facts(),
             self._file_of(form.result_volume),
             form.measured,
+            form.reference_volume,
         )
         self._state = "loading"
 
@@ -236,7 +237,8 @@ class Run:
             prior_version=weights.version,
             server=str(self._order.client.url),
             inputs=dict(self._order.names),
-            software=f"{SOFTWARE}, server {info.version}",
+            software=SOFTWARE,
+            filled_by=f"any2all {info.version}",
         )
 
     def _end(self, state: str, error: str = "") -> None:
