@@ -114,6 +114,7 @@ class Dispatcher:
         self._worker: WorkerProcess | None = None
         self._job: Job | None = None
         self._falls = 0
+        self._fall = ""  # the last one, in words
         self._quiet_since: float | None = None  # and nothing has been timed in that quiet yet
         self._thread = threading.Thread(target=self._run, daemon=True, name="any2all-dispatcher")
 
@@ -128,9 +129,13 @@ class Dispatcher:
 
     @property
     def reason(self) -> str | None:
-        """Why no worker can load its prior, where that is so."""
-        broken = self.broken  # once: the listening thread takes it back
-        return None if broken is None else broken["message"]
+        """Why no worker can load its prior, where that is so (`health` is then ``failing``)."""
+        broken, falls = self.broken, self._falls  # once: the listening thread takes them back
+        if broken is not None:
+            return broken["message"]
+        if falls < len(REST_SECONDS):
+            return None
+        return f"{falls} times in turn the computing process {self._fall} before it could work"
 
     @property
     def worker_pid(self) -> int | None:
@@ -141,7 +146,7 @@ class Dispatcher:
         if (reason := self.reason) is not None:
             raise Any2allError(
                 f"the server cannot compute: {reason}",
-                hint="ask its administrator; it tries again every minute",
+                hint="ask its administrator; it tries again by itself",
                 code="unavailable",
             )
 
@@ -205,8 +210,8 @@ class Dispatcher:
             return
         try:
             self._worker = WorkerProcess(self.settings, self._heard)
-        except OSError:
-            self._falls += 1
+        except OSError as error:
+            self._falls, self._fall = self._falls + 1, f"could not be started ({error.strerror})"
             raise
 
     def _begin_job(self) -> None:
@@ -318,6 +323,14 @@ class Dispatcher:
             cancelled = not self._job.wanted
             self._end(self._job, "cancelled" if cancelled else "failed", None if cancelled else DIED)
         if not self.stopping:
+            self._fall = _ended(worker.process.returncode)
             self._falls = 0 if worker.ready else self._falls + 1
         if not self.stopping and self.broken is None:
             self.log("worker fell", code="worker_died", status=worker.process.returncode)
+
+
+def _ended(status: int) -> str:
+    """How a process ended, in words."""
+    if status == -9:  # SIGKILL, which Windows has no name for
+        return "was killed (perhaps the machine is short of memory)"
+    return f"was ended by signal {-status}" if status < 0 else f"ended with exit status {status}"
