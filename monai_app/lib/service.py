@@ -129,6 +129,11 @@ class Service:
 
     # -- jobs --------------------------------------------------------------------------------------------------------
 
+    def check_open(self) -> None:
+        """Raises Any2allError where no job can be taken: asked before an upload is read, and again behind it."""
+        self.dispatcher.check_able()
+        self.book.check_room()
+
     def submit_upload(self, document: dict[str, Any], files: Files) -> Job:
         """A job from what a client sent: stored, checked and queued; nothing is left where it is refused."""
         home = self._new_home()
@@ -158,8 +163,7 @@ class Service:
 
     def _new_home(self) -> Path:
         """A folder for a job, where one can be taken and worked on."""
-        self.dispatcher.check_able()
-        self.book.check_room()
+        self.check_open()
         return self.book.new_home()
 
     def _stored(self, home: Path, document: dict[str, Any], files: Files) -> Job:

@@ -94,6 +94,7 @@ def _inference(routes: APIRouter, service: Service) -> None:
             raise Any2allError(
                 "unknown kind of reply", key="output", value=output[:80], allowed=OUTPUTS, code="invalid_request"
             )
+        await run_in_threadpool(service.check_open)
         async with form_of(request, limits) as form:
             texts = fields_of(form, ("params",), ("file",))
             params = await run_in_threadpool(parsed, InferParams, texts.get("params", "{}"), "params", limits)
