@@ -297,11 +297,16 @@ class Dispatcher:
     def _saved(self, event: dict[str, Any]) -> dict[str, Any]:
         """Save the results of a job that wants it: without the lock, as the study store may be slow.
 
-        Where they cannot be saved the job is done all the same: its results wait for the client, who is told.
+        A job that was cancelled behind its last step is not done: nobody may find results of it. Where they cannot be
+        saved the job is done all the same: its results wait for the client, who is told.
         """
         job = self._job
+        if job is None or job.id != event["job"]:
+            return event
+        if not job.wanted:
+            return {"event": "cancelled", "job": job.id}
         try:
-            if job is not None and job.id == event["job"] and job.save is not None:
+            if job.save is not None:
                 self.save(job)
         except Any2allError as error:
             hidden = job.folder, job.folder.parent, self.settings.work_dir
