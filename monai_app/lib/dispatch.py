@@ -96,6 +96,7 @@ class Dispatcher:
         book: the jobs.
         save: puts the results of a job beside its subject when the client asked for that (study store).
         log: is told of events by name, with fields.
+        expire: forgets what else has expired (sessions); called about twice a minute.
     """
 
     def __init__(
@@ -104,8 +105,9 @@ class Dispatcher:
         book: JobBook,
         save: Callable[[Job], None],
         log: Callable[..., None] = lambda event, **fields: None,
+        expire: Callable[[], None] = lambda: None,
     ) -> None:
-        self.settings, self.book, self.save, self.log = settings, book, save, log
+        self.settings, self.book, self.save, self.log, self.expire = settings, book, save, log, expire
         self.device: str | None = None
         self.seconds_per_slice: dict[str, dict[str, float]] = {}
         self.seconds_of_cdm: float | None = None  # a slice of one sample, once it has been timed
@@ -191,6 +193,7 @@ class Dispatcher:
                 if time.monotonic() - expired > EXPIRE_SECONDS:
                     expired = time.monotonic()
                     self.book.expire()
+                    self.expire()
             except Exception as error:  # a short resource, say a process or a file handle: again in a moment
                 log.error("dispatcher failed", error=type(error).__name__, where=where(error))
             with self.book.changed:

@@ -58,7 +58,7 @@ class Service:
         self.metrics = Metrics()
         self.book = JobBook(settings.work_dir / "jobs", settings.limits, self._ended)
         self.sessions = Sessions(settings.work_dir / "sessions", settings.limits)
-        self.dispatcher = Dispatcher(settings, self.book, self._save, log.info)
+        self.dispatcher = Dispatcher(settings, self.book, self._save, log.info, self.sessions.expire)
         self._stopped = threading.Event()
 
     def start(self) -> None:
