@@ -151,8 +151,6 @@ class Service:
         document = {**own, **(changes or {}), "subject": own["subject"]}
         if save is not None and self.studies.results_folder(subject, save).exists():
             raise Any2allError("results of this name are there already", key="save", value=save, code="exists")
-        if save is not None and self.book.saving(subject, save):
-            raise Any2allError("another job will save under this name", key="save", value=save, code="exists")
         home = self._new_home()
         return self._whole_or_gone(home, lambda: self._queued(home, document, folder, subject, save))
 
