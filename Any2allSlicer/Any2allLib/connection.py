@@ -58,8 +58,9 @@ class Connection:
         return self._call is not None
 
     def set_url(self, url: str) -> None:
-        """Write an address into the field, without asking that server."""
+        """Write an address into the field, without asking that server. It is not sent the token of another one."""
         if url and url != self.url:
+            self._ui.tokenEdit.text = ""
             self._ui.urlCombo.setEditText(url)
 
     def test(self, patience_s: float = 0.0) -> None:

@@ -30,7 +30,7 @@ class Row:
     """One modality. ``volume``: node id or ''. ``raw_file``: path or ''; with '' an undersampled row is simulated.
 
     Attributes:
-        voxel_size_mm: (H, W, slice) of a raw file that does not say it.
+        voxel_size_mm: (H, W, slice) as it was entered; it counts where the raw file does not say it.
         trajectory: path, or '', of a file that says where radial or spiral raw data was sampled; it counts where the
             raw file does not say it.
         acceleration, acs_lines, coils, noise_std: of the simulation; noise as complex std in u units.
@@ -73,6 +73,11 @@ class Row:
         return [file for name in named if name for file in files_of(name)]
 
     @property
+    def sent_voxel_size_mm(self) -> tuple[float, float, float] | None:
+        """The voxel size that is sent with the raw file; None where the file says its own, which nothing overrules."""
+        return None if not self.raw_file or tells_voxel_size(self.raw_file) else self.voxel_size_mm
+
+    @property
     def trajectory_file(self) -> str:
         """The path of the trajectory that is sent with the raw file, or ''."""
         return self.trajectory if self.raw_file and not tells_trajectory(self.raw_file) else ""
@@ -92,9 +97,10 @@ def row_problem(modality: ModalityInfo, row: Row, info: ServerInfo, volumes: Map
         return f"The raw data of {modality.name} does not exist: {lacking.name}."
     if suffixes and path.suffix.lower() not in suffixes:
         return f"The raw data of {modality.name} is of the kind '{path.suffix}'; possible are {', '.join(suffixes)}."
-    if row.voxel_size_mm is None and not tells_voxel_size(str(path)):
+    size = row.sent_voxel_size_mm
+    if size is None and not tells_voxel_size(row.raw_file):
         return f"The raw data of {modality.name} does not say its voxel size: enter it (H, W, slice, in mm)."
-    if row.voxel_size_mm is not None and not all(0 < edge <= 100 for edge in row.voxel_size_mm):
+    if size is not None and not all(0 < edge <= 100 for edge in size):
         return f"The voxel size of {modality.name} is three numbers above 0 and at most 100 mm."
     return _trajectory_problem(modality.name, row, suffixes) if row.trajectory_file else ""
 
@@ -157,7 +163,8 @@ def modality_document(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
     if row.raw_file:
         raw = {"status": "undersampled", "kspace": names[row.raw_file]}
         raw = {**raw, "trajectory": names[row.trajectory_file]} if row.trajectory_file else raw
-        return {**raw, "voxel_size_mm": list(row.voxel_size_mm)} if row.voxel_size_mm else raw
+        size = row.sent_voxel_size_mm
+        return raw if size is None else {**raw, "voxel_size_mm": list(size)}
     simulate = {
         "acceleration": row.acceleration,
         "acs_lines": row.acs_lines,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import gzip
+import json
 import struct
 import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -118,7 +119,7 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def reading(path: Path) -> Generator[None, None, tuple[np.ndarray, np.ndarray]]:
     """As `read`, in pieces; returns what `read` returns."""
     try:
-        with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as stream:
+        with _opened(path) as stream:
             head = stream.read(HEADER_BYTES)
             shape, kind, offset, slope, intercept, affine = _parse(head, path.name)
             stream.read(offset - HEADER_BYTES)
@@ -149,6 +150,29 @@ def grid_of(path: Path) -> tuple[np.ndarray, tuple[int, ...]]:
     return affine, shape
 
 
+def origin_of(path: Path) -> dict[str, Any]:
+    """What a result says of its origin: the server writes it as JSON behind the header. Empty where nothing is said.
+
+    Raises as `read` does.
+    """
+    try:
+        with _opened(path) as stream:
+            offset = _parse(stream.read(HEADER_BYTES), path.name)[2]
+            behind = stream.read(offset - HEADER_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"the file '{path.name}' cannot be read ({error})") from None
+    place = 4  # the first four bytes only say that there are extensions: length, code, content
+    while place + 8 <= len(behind):
+        size = struct.unpack_from("<i", behind, place)[0]
+        if size < 8:
+            break
+        try:
+            return dict(json.loads(behind[place + 8 : place + size].rstrip(b"\0"))["any2all"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            place += size
+    return {}
+
+
 def is_result(path: Path) -> bool:
     """Whether a NIfTI's header says that Any2all made it; a file that is none, or cannot be read, does not say so."""
     try:
@@ -161,8 +185,12 @@ def is_result(path: Path) -> bool:
 @functools.lru_cache(maxsize=256)
 def _says_any2all(path: Path, size: int, mtime_ns: int) -> bool:
     """Of the file as it was at that time: its header is opened once."""
-    with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as stream:
+    with _opened(path) as stream:
         return stream.read(HEADER_BYTES)[DESCRIP : DESCRIP + 80].startswith(RESULTS)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb")
 
 
 def exhaust(pieces: Generator[Any, None, Any]) -> Any:

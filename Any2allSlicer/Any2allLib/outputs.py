@@ -15,6 +15,7 @@ UNITS = "Any2all.Units"
 CAPTION = "Any2all.Caption"
 STD = "Any2all.Std"  # references of the mean to the volumes that belong to it
 SAMPLE = "Any2all.Sample"
+REFERENCE = "Any2all.Reference"  # reference of the mean to the volume on whose grid it lies
 MEANS = ("synthetic", "reconstructed")
 CREATED = {"synthetic": "SYNTHETIC", "reconstructed": "RECONSTRUCTED"}
 
@@ -23,7 +24,8 @@ CREATED = {"synthetic": "SYNTHETIC", "reconstructed": "RECONSTRUCTED"}
 class Output:
     """One modality that was filled in. ``role``: synthetic or reconstructed; ``std_id`` is '' where there is none.
 
-    ``caption``: what the image cannot show, or ''.
+    ``caption``: what the image cannot show, or ''. ``reference_id``: the volume on whose grid it lies, or '' where that
+    is not known, was a raw file or has left the scene.
     """
 
     modality: str
@@ -33,6 +35,7 @@ class Output:
     sample_ids: tuple[str, ...]
     caption: str
     units: str
+    reference_id: str = ""
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -48,7 +51,7 @@ def find_outputs(scene: slicer.vtkMRMLScene) -> list[Output]:
 
 def output_of(mean: slicer.vtkMRMLScalarVolumeNode) -> Output:
     """The output to which a mean belongs."""
-    std = mean.GetNodeReference(STD)
+    std, reference = mean.GetNodeReference(STD), mean.GetNodeReference(REFERENCE)
     samples = [mean.GetNthNodeReference(SAMPLE, i) for i in range(mean.GetNumberOfNodeReferences(SAMPLE))]
     texts: Mapping[str, str] = {key: mean.GetAttribute(key) or "" for key in (MODALITY, ROLE, CAPTION, UNITS)}
     return Output(
@@ -59,4 +62,5 @@ def output_of(mean: slicer.vtkMRMLScalarVolumeNode) -> Output:
         sample_ids=tuple(node.GetID() for node in samples if node is not None),
         caption=texts[CAPTION],
         units=texts[UNITS],
+        reference_id=reference.GetID() if reference is not None else "",
     )

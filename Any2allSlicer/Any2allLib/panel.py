@@ -5,6 +5,7 @@ Every slot is short: what takes time is advanced by `Panel.tick`.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from slicer.util import VTKObservationMixin
 from .choice import follow_scene
 from .connection import Connection
 from .consent import Consent
-from .form import Form, VolumeFacts
+from .form import Form, Row, VolumeFacts
 from .how import HowSection, expected
 from .local_server import LocalServerBox
 from .memory import SceneMemory
@@ -104,6 +105,7 @@ class Panel(VTKObservationMixin):
         self.connection.tick(now)
         self.local_server.tick(now)
         self.results.tick(now)
+        self._table.settle()
         if self._scene_changed and not slicer.mrmlScene.IsBatchProcessing():
             self._follow_scene()
         if self.run is not None:
@@ -192,11 +194,17 @@ class Panel(VTKObservationMixin):
         remembered = self._memory.load()
         if not remembered.form.rows and not remembered.url:
             return
-        self.form, self._chosen = remembered.form, remembered.chosen
-        self.connection.set_url(remembered.url)
+        self.connection.set_url(remembered.url)  # first: after it there may be no server, whose stack would be taken on
+        self._take_on(remembered.form, remembered.chosen)
+
+    def _take_on(self, form: Form, chosen: set[str]) -> None:
+        """Another form, fitted to the server; without one, it gets a row for every line that is still shown."""
+        self.form, self._chosen = form, chosen
         if self.connection.info is not None:
-            self.form.fit(self.connection.info)
-            self._table.show(self.form)
+            form.fit(self.connection.info)
+        for name in self._table.rows:
+            form.rows.setdefault(name, Row())
+        self._table.show(form)
 
     def _on_close_begins(self, _caller: object, _event: object) -> None:
         """Nothing of a job can be shown in another scene."""
@@ -205,10 +213,8 @@ class Panel(VTKObservationMixin):
             self._ended()
 
     def _on_closed(self, _caller: object, _event: object) -> None:
-        self.form, self._chosen, self._facts = Form(), set(), {}
-        if self.connection.info is not None:
-            self.form.fit(self.connection.info)
-            self._table.show(self.form)
+        self._facts = {}
+        self._take_on(Form(), set())
         self.results.forget()
         self._scene_changed = True
 
@@ -246,15 +252,19 @@ class Panel(VTKObservationMixin):
             self.run.cancel()
             self._advance(time.monotonic())
             return
+        before = self.form.to_json()
         self._follow_scene()
         info, client = self.connection.info, self.connection.client
         if self.form.problem(info, self._facts):
             return
+        if self.form.to_json() != before:  # a renamed volume, say: nobody has seen this study yet
+            self._progress.say(_("The scene has changed. Look at what there is now, and press Apply again."))
+            return
+        order = Order(client, info, copy.deepcopy(self.form), self._source_names(), self._expected(info))
         raw = any(not self.form.rows[name].uses_volume for name in self.form.named("undersampled"))
         if not self._consent.given(client, self.form.what_is_sent(self._facts), raw):
             self._progress.say(_("Nothing was sent."))
             return
-        order = Order(client, info, self.form, self._source_names(), self._expected(info))
         try:
             self.run = Run(self._parts, slicer.mrmlScene, order, Path(slicer.app.temporaryPath))
         except OSError as error:

@@ -42,6 +42,7 @@ class Results(Protocol):
         facts: Any,
         sent: Path | None,
         measured: Sequence[str],
+        reference: str,
     ) -> Generator[None, None, list[Any]]: ...
 
     def is_moved(self, node: slicer.vtkMRMLVolumeNode, sent: Path) -> bool: ...

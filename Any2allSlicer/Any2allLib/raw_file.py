@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -28,12 +29,12 @@ def files_of(path: str) -> list[Path]:
 
 
 def tells_voxel_size(path: str) -> bool:
-    """Whether a file of raw k-space says its voxel size, by name or in an ISMRMRD header; ``.npy`` and BART never do.
+    """Whether a file of raw k-space says its voxel size, by name, in an affine or in an ISMRMRD header.
 
-    An HDF5 file is searched for the names near its beginning and end. A file where they lie elsewhere is taken not to
-    have one: the user is then asked for what the file says.
+    ``.npy`` and BART never do. An HDF5 file is searched for the names near its beginning and end. A file where they lie
+    elsewhere is taken not to have one: the user is then asked for what the file says.
     """
-    return _holds(path, "voxel_size_mm")
+    return _holds(path, "voxel_size_mm") or _holds(path, "affine")
 
 
 def tells_trajectory(path: str) -> bool:
@@ -63,4 +64,5 @@ def _tells(path: str, name: str, size: int, _changed_ns: int) -> bool:
         start = stream.read(_LOOK)
         stream.seek(max(0, size - _LOOK))
         looked_at = start + stream.read()
-    return any(word in looked_at for word in (name.encode("ascii"), *_SCANNERS))
+    named = re.search(rb"(?<!\w)%s(?!\w)" % name.encode("ascii"), looked_at)
+    return named is not None or any(word in looked_at for word in _SCANNERS)

@@ -10,29 +10,43 @@ import vtk
 
 from .outputs import Output, find_outputs
 
-WHOLE_UNITS = ("HU", "a.u.")  # told without decimals
+HOUNSFIELD, ARBITRARY = "HU", "a.u."
+MOST_DECIMALS = 12
 
 
 def value_at(scene: slicer.vtkMRMLScene, outputs: Sequence[Output], ras: Sequence[float]) -> str:
     """Value ± std of each output in the voxel nearest to a world position in mm: "CT 34 ± 12 HU · PET 1.31 SUVr".
 
-    '' outside all of them.
+    '' outside all of them. Where there are several of one modality, as of two patients, they have their volumes' names.
     """
-    told = []
+    told, all_of_them = [], [output.modality for output in outputs]
     for output in outputs:
-        value = voxel_at(scene.GetNodeByID(output.mean_id), ras)
+        mean = scene.GetNodeByID(output.mean_id)
+        value = voxel_at(mean, ras)
         std = voxel_at(scene.GetNodeByID(output.std_id), ras) if output.std_id else None
         if value is not None:
-            told.append(words(output, value, std))
+            name = output.modality if all_of_them.count(output.modality) == 1 else mean.GetName()
+            told.append(words(name, output.units, value, std, decimals(output, mean)))
     return " · ".join(told)
 
 
-def words(output: Output, value: float, std: float | None) -> str:
+def decimals(output: Output, mean: slicer.vtkMRMLScalarVolumeNode) -> int:
+    """How many decimals its values are told with: of arbitrary units those that make a hundred steps of its window.
+
+    A scanner's images reach into the thousands, raw data of some reaches 1e-5.
+    """
+    if output.units != ARBITRARY:
+        return 0 if output.units == HOUNSFIELD else 2
+    display = mean.GetDisplayNode()
+    width = display.GetWindow() if display is not None else 0.0
+    return min(max(0, math.ceil(2 - math.log10(width))), MOST_DECIMALS) if width > 0 else 0
+
+
+def words(name: str, units: str, value: float, std: float | None, digits: int = 0) -> str:
     """One output in words; ``std``: None where it is not known."""
-    digits = 0 if output.units in WHOLE_UNITS else 2
     number = f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: minus zero is zero
     doubt = "" if std is None else f" ± {std:.{digits}f}"
-    return f"{output.modality} {number}{doubt} {output.units}"
+    return f"{name} {number}{doubt} {units}"
 
 
 def voxel_at(node: slicer.vtkMRMLScalarVolumeNode | None, ras: Sequence[float]) -> float | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import slicer
@@ -28,7 +29,10 @@ DESCRIPTION = "DICOM.SeriesDescription"
 
 @dataclass(frozen=True)
 class RunFacts:
-    """How the outputs came about. ``inputs``: modality → name of the volume or file that was given."""
+    """How the outputs came about, as the panel knows it.
+
+    ``inputs``: modality → name of the volume or file that was given. ``filled_by``: the server's software.
+    """
 
     sampler: str
     steps: int
@@ -40,6 +44,21 @@ class RunFacts:
     server: str
     inputs: Mapping[str, str]
     software: str
+    filled_by: str = ""
+
+    def as_told(self, origin: Mapping[str, Any]) -> RunFacts:
+        """The same, by what a result's own header says: its server may be another one than answered at *Test*."""
+        prior, sampler = (_mapping(origin.get(key)) for key in ("prior", "sampler"))
+        told = {
+            "prior_sha256": prior.get("sha256"),
+            "prior_version": prior.get("version"),
+            "sampler": sampler.get("name"),
+            "steps": sampler.get("steps"),
+            "samples": sampler.get("samples"),
+            "seed": origin.get("seed"),
+            "filled_by": origin.get("software"),
+        }
+        return replace(self, **{key: value for key, value in told.items() if type(value) is type(getattr(self, key))})
 
     def attributes(self) -> dict[str, str]:
         """Node attributes, by which an image can be made again."""
@@ -53,8 +72,12 @@ class RunFacts:
             "Any2all.PriorVersion": self.prior_version,
             "Any2all.Server": self.server,
             "Any2all.Inputs": json.dumps(dict(self.inputs), ensure_ascii=False, sort_keys=True),
-            "Any2all.Software": self.software,
+            "Any2all.Software": ", ".join(filter(None, (self.software, self.filled_by))),
         }
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 @dataclass(frozen=True)
@@ -102,6 +125,7 @@ def show_pieces(
     facts: RunFacts,
     sent: Path | None,
     measured: Collection[str],
+    reference: str = "",
 ) -> Generator[None, None, list[Output]]:
     """Make the nodes of a finished job, in a folder of their own, each with its display and its origin.
 
@@ -113,6 +137,7 @@ def show_pieces(
         sent: the file, as it was sent, of the volume on whose grid the results lie, wherever that volume is by now;
             None where that grid is another one, as a raw file's: then the results have to agree with each other.
         measured: modalities of which data was measured: their outputs are reconstructed, not synthesised.
+        reference: node id of the volume that the outputs are compared with; '' for a raw file.
 
     Returns:
         The outputs, as ``StopIteration.value``.
@@ -129,12 +154,12 @@ def show_pieces(
         yield from _checking(plan, array)
         _check(plan, array, affine, grid)
         grid = grid or (affine, array.shape[::-1], f"the result '{plan.name}'")
-        attributes = {**facts.attributes(), **plan.attributes()}
+        attributes = {**facts.as_told(nifti.origin_of(plan.file)).attributes(), **plan.attributes()}
         look = display.look_of(plan.modality, plan.role, plan.origin, array)
         yield
         volumes.append(Volume(plan, _node(array, affine, attributes), look))
         yield
-    return _added(scene, volumes)
+    return _added(scene, volumes, reference)
 
 
 @dataclass(frozen=True)
@@ -214,7 +239,7 @@ def is_moved(node: slicer.vtkMRMLScalarVolumeNode, sent: Path) -> bool:
     return _apart_mm(world_affine(node), affine, shape) > SAME_MM
 
 
-def _added(scene: slicer.vtkMRMLScene, volumes: Sequence[Volume]) -> list[Output]:
+def _added(scene: slicer.vtkMRMLScene, volumes: Sequence[Volume], reference: str) -> list[Output]:
     """Everything in the scene, in a folder; taken out again when anything fails on the way."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     names = unique_names([volume.plan.name for volume in volumes], _names(scene))
@@ -225,7 +250,7 @@ def _added(scene: slicer.vtkMRMLScene, volumes: Sequence[Volume]) -> list[Output
             scene.AddNode(volume.node)
             _into_folder(hierarchy, folder, volume)
             display.show(volume.node, volume.look)
-        return [output_of(mean) for mean in _linked(volumes)]
+        return [output_of(mean) for mean in _linked(volumes, reference)]
     except BaseException:
         for volume in volumes:
             if volume.node.GetScene() is not None:
@@ -266,8 +291,8 @@ def _into_folder(hierarchy: slicer.vtkMRMLSubjectHierarchyNode, folder: int, vol
             hierarchy.SetItemAttribute(item, key, value)
 
 
-def _linked(volumes: Sequence[Volume]) -> list[slicer.vtkMRMLScalarVolumeNode]:
-    """The means, once each refers to its std and samples."""
+def _linked(volumes: Sequence[Volume], reference: str) -> list[slicer.vtkMRMLScalarVolumeNode]:
+    """The means, once each refers to its std and samples, and to the reference."""
     means = {v.plan.modality.name: v.node for v in volumes if v.plan.role == v.plan.origin}
     for volume in volumes:
         mean, node_id = means[volume.plan.modality.name], volume.node.GetID()
@@ -275,6 +300,8 @@ def _linked(volumes: Sequence[Volume]) -> list[slicer.vtkMRMLScalarVolumeNode]:
             mean.SetNodeReferenceID(outputs.STD, node_id)
         elif volume.plan.role == "sample":
             mean.AddNodeReferenceID(outputs.SAMPLE, node_id)
+        else:
+            mean.SetNodeReferenceID(outputs.REFERENCE, reference or None)
     return list(means.values())
 
 

@@ -43,7 +43,7 @@ class ModalityRow:
     ) -> None:
         self.modality, self._changed = modality, changed
         self._row = Row()
-        self._showing = False
+        self._showing = self._strayed = False
         self.degraded = DegradedBox(modality.name, self._tell)
         self._make_main(scene, taken)
         self._make_raw(raw_suffixes)
@@ -73,11 +73,11 @@ class ModalityRow:
 
     def show(self, row: Row) -> None:
         """Show this row of the form; what the user does from now on goes into it."""
-        self._row, self._showing = row, True
+        another, self._row, self._showing = row is not self._row, row, True
         self.buttons[tick_of(row.status)].checked = True
         self.selector.setCurrentNodeID(row.volume)
         self.acceleration.value, self.coils.value = row.acceleration, row.coils
-        if row.raw_file and self.raw_path.currentPath != row.raw_file:
+        if self.raw_path.currentPath != row.raw_file and (row.raw_file or another):  # not the file of another study
             self.raw_path.currentPath = row.raw_file
         if numbers_of(self.voxel_size.text, (3,)) != row.voxel_size_mm:
             self.voxel_size.text = _size_text(row.voxel_size_mm)
@@ -87,6 +87,13 @@ class ModalityRow:
         self.source.currentIndex = _SIMULATE if row.simulated or row.status != "undersampled" else _RAW_FILE
         self._showing = False
         self._arrange()
+
+    def settle(self) -> None:
+        """Show the row's volume again where the selector has gone to another one by itself."""
+        if self._strayed:
+            self._strayed, self._showing = False, True
+            self.selector.setCurrentNodeID(self._row.volume)
+            self._showing = False
 
     # -- widgets -------------------------------------------------------------------------------------------------------
 
@@ -216,9 +223,8 @@ class ModalityRow:
         self._tell()
 
     def _on_current_volume(self, node: slicer.vtkMRMLNode | None) -> None:
-        """Chosen by a script; an image that left the scene is not a choice."""
-        if not self._showing and node is not None and node.GetID() != self._row.volume:
-            self._on_volume(node)
+        """Where its image leaves the scene, the selector goes on to a neighbour, which nobody has chosen."""
+        self._strayed = not self._showing and (node.GetID() if node is not None else "") != self._row.volume
 
     def _on_source(self, index: int) -> None:
         self._row.from_file = index == _RAW_FILE

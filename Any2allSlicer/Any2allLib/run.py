@@ -5,7 +5,6 @@ writing → (the states of `job.JobRun`) → loading → done, failed, cancelled
 
 from __future__ import annotations
 
-import copy
 import shutil
 import tempfile
 import time
@@ -28,7 +27,10 @@ SOFTWARE = "Any2all module of 3D Slicer"
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done, as it was when Apply was pressed. ``names``: modality → name of its source here."""
+    """What is to be done, as it was when Apply was pressed. ``names``: modality → name of its source here.
+
+    ``form`` belongs to the order: nobody changes it any more.
+    """
 
     client: Client
     info: ServerInfo
@@ -46,8 +48,7 @@ class Run:
 
     def __init__(self, parts: Parts, scene: slicer.vtkMRMLScene, order: Order, temporary: Path) -> None:
         """Raises OSError where the temporary folder cannot be made."""
-        self._parts, self._scene = parts, scene
-        self._order = replace(order, form=copy.deepcopy(order.form))
+        self._parts, self._scene, self._order = parts, scene, order
         self.outputs: list[Any] = []
         self._folder = Path(tempfile.mkdtemp(prefix="Any2all-", dir=str(temporary)))
         self._results = self._folder / "results"
@@ -95,10 +96,19 @@ class Run:
             self._end("cancelled", words)
 
     def tell_server(self, now: float) -> bool:
-        """Go on telling the server to stop, or to forget the results that are here → whether that is over."""
-        if self._farewell is not None:
-            return self._farewell.tick(0.01)
-        return self._job is None or self._job.is_over or self._job.tick(now, 0.01)
+        """Go on telling the server to stop, then to forget what it keeps of the job → whether that is over.
+
+        However it ended: a job may have been done just before it was cancelled, and results that cannot be shown here
+        are of no use there.
+        """
+        job = self._job
+        if job is not None and not job.is_over and not job.tick(now, 0.01):
+            return False
+        if job is None or job.job_id is None or job.state == "lost":
+            return True
+        if self._farewell is None:
+            self._farewell = self._order.client.cancel(job.job_id)
+        return self._farewell.tick(0.01)
 
     def close(self) -> None:
         """Leave, and wait for nothing: the module goes away."""
@@ -178,6 +188,7 @@ class Run:
             self._facts(),
             self._file_of(form.result_volume),
             form.measured,
+            form.reference_volume,
         )
         self._state = "loading"
 
@@ -209,10 +220,9 @@ class Run:
             return
         if self._pieces is None:
             self._end("done")
-            self._farewell = self._order.client.cancel(self._job.job_id)
 
     def _facts(self) -> Any:
-        """What the result volumes remember of their making."""
+        """What the result volumes remember of their making, unless their files know better."""
         form, info = self._order.form, self._order.info
         sampler, steps, samples = form.effective_sampler(info)
         known = info.samplers.get(sampler)
@@ -227,7 +237,8 @@ class Run:
             prior_version=weights.version,
             server=str(self._order.client.url),
             inputs=dict(self._order.names),
-            software=f"{SOFTWARE}, server {info.version}",
+            software=SOFTWARE,
+            filled_by=f"any2all {info.version}",
         )
 
     def _end(self, state: str, error: str = "") -> None:

@@ -90,9 +90,7 @@ class ResultsSection:
             return
         self._ui.blinkButton.checked = False
         self._comparing = True
-        reference = self._form().reference_volume
-        if not reference or slicer.mrmlScene.GetNodeByID(reference) is None:
-            reference = output.mean_id
+        reference = output.reference_id or output.mean_id  # never the panel's: it may be of another study by now
         problem = self._parts.views.compare(slicer.app.layoutManager(), reference, output.mean_id, output.std_id)
         if problem:
             self._warn([problem])
@@ -156,8 +154,9 @@ class ResultsSection:
         """What the chosen output can blink with: the given images first, then the other outputs."""
         combo, kept = self._ui.blinkCombo, self._ui.blinkCombo.currentData
         form, own = self._form(), self.current.mean_id if self.current is not None else None
-        inputs = [form.rows[name].volume for name in form.rows if form.rows[name].uses_volume]
-        ids = [i for i in dict.fromkeys([form.reference_volume, *inputs, *(o.mean_id for o in self.outputs)]) if i]
+        first = self.current.reference_id if self.current is not None else ""
+        inputs = [form.reference_volume, *(row.volume for row in form.rows.values() if row.uses_volume)]
+        ids = [i for i in dict.fromkeys([first, *inputs, *(o.mean_id for o in self.outputs)]) if i]
         nodes = [node for node in map(slicer.mrmlScene.GetNodeByID, ids) if node is not None and node.GetID() != own]
         items = [(node.GetName(), node.GetID()) for node in nodes]
         if items != [(combo.itemText(i), combo.itemData(i)) for i in range(combo.count)]:
@@ -200,4 +199,4 @@ class ResultsSection:
 
 
 def _key(outputs: Sequence[Any]) -> list[tuple]:
-    return [(output.mean_id, output.std_id) for output in outputs]
+    return [(output.mean_id, output.std_id, output.reference_id) for output in outputs]

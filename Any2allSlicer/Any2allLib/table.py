@@ -44,6 +44,11 @@ class ModalityTable:
         for name, line in self.rows.items():
             line.show(form.rows[name])
 
+    def settle(self) -> None:
+        """Every line shows what the form says; a person's choice is in the form already."""
+        for line in self.rows.values():
+            line.settle()
+
     def say(self, problems: Mapping[str, str]) -> None:
         """Mark the lines of these modalities by what is wrong with them, and no others."""
         for name, line in self.rows.items():

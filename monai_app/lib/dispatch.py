@@ -96,6 +96,7 @@ class Dispatcher:
         book: the jobs.
         save: puts the results of a job beside its subject when the client asked for that (study store).
         log: is told of events by name, with fields.
+        expire: forgets what else has expired (sessions); called about twice a minute.
     """
 
     def __init__(
@@ -104,8 +105,9 @@ class Dispatcher:
         book: JobBook,
         save: Callable[[Job], None],
         log: Callable[..., None] = lambda event, **fields: None,
+        expire: Callable[[], None] = lambda: None,
     ) -> None:
-        self.settings, self.book, self.save, self.log = settings, book, save, log
+        self.settings, self.book, self.save, self.log, self.expire = settings, book, save, log, expire
         self.device: str | None = None
         self.seconds_per_slice: dict[str, dict[str, float]] = {}
         self.seconds_of_cdm: float | None = None  # a slice of one sample, once it has been timed
@@ -114,6 +116,7 @@ class Dispatcher:
         self._worker: WorkerProcess | None = None
         self._job: Job | None = None
         self._falls = 0
+        self._fall = ""  # the last one, in words
         self._quiet_since: float | None = None  # and nothing has been timed in that quiet yet
         self._thread = threading.Thread(target=self._run, daemon=True, name="any2all-dispatcher")
 
@@ -128,9 +131,13 @@ class Dispatcher:
 
     @property
     def reason(self) -> str | None:
-        """Why no worker can load its prior, where that is so."""
-        broken = self.broken  # once: the listening thread takes it back
-        return None if broken is None else broken["message"]
+        """Why no worker can load its prior, where that is so (`health` is then ``failing``)."""
+        broken, falls = self.broken, self._falls  # once: the listening thread takes them back
+        if broken is not None:
+            return broken["message"]
+        if falls < len(REST_SECONDS):
+            return None
+        return f"{falls} times in turn the computing process {self._fall} before it could work"
 
     @property
     def worker_pid(self) -> int | None:
@@ -141,7 +148,7 @@ class Dispatcher:
         if (reason := self.reason) is not None:
             raise Any2allError(
                 f"the server cannot compute: {reason}",
-                hint="ask its administrator; it tries again every minute",
+                hint="ask its administrator; it tries again by itself",
                 code="unavailable",
             )
 
@@ -186,6 +193,7 @@ class Dispatcher:
                 if time.monotonic() - expired > EXPIRE_SECONDS:
                     expired = time.monotonic()
                     self.book.expire()
+                    self.expire()
             except Exception as error:  # a short resource, say a process or a file handle: again in a moment
                 log.error("dispatcher failed", error=type(error).__name__, where=where(error))
             with self.book.changed:
@@ -205,8 +213,8 @@ class Dispatcher:
             return
         try:
             self._worker = WorkerProcess(self.settings, self._heard)
-        except OSError:
-            self._falls += 1
+        except OSError as error:
+            self._falls, self._fall = self._falls + 1, f"could not be started ({error.strerror})"
             raise
 
     def _begin_job(self) -> None:
@@ -292,11 +300,16 @@ class Dispatcher:
     def _saved(self, event: dict[str, Any]) -> dict[str, Any]:
         """Save the results of a job that wants it: without the lock, as the study store may be slow.
 
-        Where they cannot be saved the job is done all the same: its results wait for the client, who is told.
+        A job that was cancelled behind its last step is not done: nobody may find results of it. Where they cannot be
+        saved the job is done all the same: its results wait for the client, who is told.
         """
         job = self._job
+        if job is None or job.id != event["job"]:
+            return event
+        if not job.wanted:
+            return {"event": "cancelled", "job": job.id}
         try:
-            if job is not None and job.id == event["job"] and job.save is not None:
+            if job.save is not None:
                 self.save(job)
         except Any2allError as error:
             hidden = job.folder, job.folder.parent, self.settings.work_dir
@@ -318,6 +331,14 @@ class Dispatcher:
             cancelled = not self._job.wanted
             self._end(self._job, "cancelled" if cancelled else "failed", None if cancelled else DIED)
         if not self.stopping:
+            self._fall = _ended(worker.process.returncode)
             self._falls = 0 if worker.ready else self._falls + 1
         if not self.stopping and self.broken is None:
             self.log("worker fell", code="worker_died", status=worker.process.returncode)
+
+
+def _ended(status: int) -> str:
+    """How a process ended, in words."""
+    if status == -9:  # SIGKILL, which Windows has no name for
+        return "was killed (perhaps the machine is short of memory)"
+    return f"was ended by signal {-status}" if status < 0 else f"ended with exit status {status}"

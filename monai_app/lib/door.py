@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,11 @@ def furnish(app: FastAPI, label_app: Any2allApp) -> None:
 
 
 def stop(label_app: Any2allApp) -> None:
-    """End what runs, in order: the training writes its checkpoint, the job finishes or is cancelled."""
+    """End what runs: the training writes its checkpoint, the job finishes or is cancelled; both have the same time.
+
+    What is not over by then is killed with the server where a service manager or a container ends.
+    """
+    deadline = time.monotonic() + label_app.service.settings.limits.shutdown_seconds
     label_app.trainings.close()
     label_app.service.stop()
+    label_app.trainings.wait(max(0.0, deadline - time.monotonic()))

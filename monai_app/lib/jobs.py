@@ -157,9 +157,17 @@ class JobBook:
                 )
 
     def submit(self, job: Job) -> Job:
-        """Put a job into the queue. Raises Any2allError when it is full; the caller removes the job's home then."""
+        """Put a job into the queue.
+
+        Raises:
+            Any2allError: the queue is full, or another job will save under the same label (``exists``). The caller
+                removes the job's home then.
+        """
         with self.changed:
             self.check_room()
+            if job.save is not None and self._saving(job.subject, job.save):
+                message = "another job will save under this name"
+                raise Any2allError(message, key="save", value=job.save, code="exists")
             self._write(job)
             self._jobs[job.id] = job
             self.changed.notify_all()
@@ -222,8 +230,16 @@ class JobBook:
         shutil.rmtree(job.home, ignore_errors=True)
 
     async def over(self, job: Job, gone: Callable[[], Any]) -> Job:
-        """Wait without a thread until a job has ended. When the client is ``gone``, the job is cancelled."""
+        """Wait without a thread until a job has ended. When the client is ``gone``, the job is cancelled.
+
+        Raises:
+            Any2allError: ``stopping``; a job that still waits then is cancelled, as nobody could ask the next server
+                for it.
+        """
         while not job.is_over:
+            if self.closed and job.state == "queued":
+                await asyncio.to_thread(self.cancel, job.id)
+                self.check_room()
             if await gone():
                 await asyncio.to_thread(self.cancel, job.id)
             await asyncio.sleep(0.1)
@@ -235,11 +251,6 @@ class JobBook:
         """Waiting jobs, the next one first."""
         with self.changed:
             return sorted((j for j in self._jobs.values() if j.state == "queued"), key=lambda j: (j.created, j.id))
-
-    def saving(self, subject: str, label: str) -> bool:
-        """Whether a job that has not ended will save its results beside a subject under this label."""
-        with self.changed:
-            return any(not j.is_over and (j.subject, j.save) == (subject, label) for j in self._jobs.values())
 
     def running(self) -> Job | None:
         with self.changed:
@@ -296,6 +307,10 @@ class JobBook:
                 self.forget(job)
                 count += 1
         return count
+
+    def _saving(self, subject: str | None, label: str) -> bool:
+        """Whether a job that has not ended will save its results beside a subject under this label."""
+        return any(not j.is_over and (j.subject, j.save) == (subject, label) for j in self._jobs.values())
 
     # -- on disk ---------------------------------------------------------------------------------------------------
 

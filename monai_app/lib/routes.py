@@ -56,7 +56,7 @@ def router(service: Service) -> APIRouter:
     @routes.post("/jobs", status_code=202, summary="Fill a study: fields study and files, or subject (and save)")
     async def submit(request: Request) -> Json:
         only_queries(request)
-        await run_in_threadpool(service.book.check_room)
+        await run_in_threadpool(service.check_open)
         async with form_of(request, limits) as form:
             texts = fields_of(form, ("study", "subject", "save"), ("files",))
             job = await aside(submitted, service, texts, files_of(form, "files"))

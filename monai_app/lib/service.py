@@ -58,7 +58,7 @@ class Service:
         self.metrics = Metrics()
         self.book = JobBook(settings.work_dir / "jobs", settings.limits, self._ended)
         self.sessions = Sessions(settings.work_dir / "sessions", settings.limits)
-        self.dispatcher = Dispatcher(settings, self.book, self._save, log.info)
+        self.dispatcher = Dispatcher(settings, self.book, self._save, log.info, self.sessions.expire)
         self._stopped = threading.Event()
 
     def start(self) -> None:
@@ -129,6 +129,11 @@ class Service:
 
     # -- jobs --------------------------------------------------------------------------------------------------------
 
+    def check_open(self) -> None:
+        """Raises Any2allError where no job can be taken: asked before an upload is read, and again behind it."""
+        self.dispatcher.check_able()
+        self.book.check_room()
+
     def submit_upload(self, document: dict[str, Any], files: Files) -> Job:
         """A job from what a client sent: stored, checked and queued; nothing is left where it is refused."""
         home = self._new_home()
@@ -146,8 +151,6 @@ class Service:
         document = {**own, **(changes or {}), "subject": own["subject"]}
         if save is not None and self.studies.results_folder(subject, save).exists():
             raise Any2allError("results of this name are there already", key="save", value=save, code="exists")
-        if save is not None and self.book.saving(subject, save):
-            raise Any2allError("another job will save under this name", key="save", value=save, code="exists")
         home = self._new_home()
         return self._whole_or_gone(home, lambda: self._queued(home, document, folder, subject, save))
 
@@ -158,8 +161,7 @@ class Service:
 
     def _new_home(self) -> Path:
         """A folder for a job, where one can be taken and worked on."""
-        self.dispatcher.check_able()
-        self.book.check_room()
+        self.check_open()
         return self.book.new_home()
 
     def _stored(self, home: Path, document: dict[str, Any], files: Files) -> Job:

@@ -94,16 +94,18 @@ def _inference(routes: APIRouter, service: Service) -> None:
             raise Any2allError(
                 "unknown kind of reply", key="output", value=output[:80], allowed=OUTPUTS, code="invalid_request"
             )
+        await run_in_threadpool(service.check_open)
         async with form_of(request, limits) as form:
             texts = fields_of(form, ("params",), ("file",))
             params = await run_in_threadpool(parsed, InferParams, texts.get("params", "{}"), "params", limits)
             files = files_of(form, "file")
             job = await aside(_submitted, service, image, session_id, files, params)
-        await service.book.over(job, request.is_disconnected)
         try:
+            await service.book.over(job, request.is_disconnected)
             return await aside(_reply, service, job, output, params.save)
         finally:  # the reply holds everything; of a failed job, or one whose client has left, nothing is wanted
-            await run_in_threadpool(service.book.forget, job)
+            if job.is_over:
+                await run_in_threadpool(service.book.forget, job)
 
 
 def _submitted(service: Service, image: str, session_id: str, files: list, params: InferParams) -> Job:

@@ -23,7 +23,7 @@ class Task:
         self.id, self.request = str(uuid.uuid4()), {"model": "any2all", **request}
         self.started, self.ended = datetime.now(), None
         self.status: Status = "RUNNING"
-        self.stopped = threading.Event()
+        self.stopped, self.over = threading.Event(), threading.Event()
 
     @property
     def running(self) -> bool:
@@ -56,6 +56,7 @@ class Task:
         finally:  # whatever happens, the next one can be started
             self.ended = datetime.now()
             self.status = "CANCELED" if self.stopped.is_set() else "DONE" if good else "ERROR"
+            self.over.set()
 
 
 class OneAtATime:
@@ -95,3 +96,8 @@ class OneAtATime:
         """Ask for the end of the running task without waiting for it."""
         if self._tasks and self._tasks[-1].running:
             self._tasks[-1].stop()
+
+    def wait(self, seconds: float) -> None:
+        """Give the last task so long to end, as to write its checkpoint."""
+        if self._tasks:
+            self._tasks[-1].over.wait(seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import replace
@@ -167,3 +168,30 @@ def test_a_closed_book_takes_no_job_and_starts_none(book):
     with pytest.raises(Any2allError) as refused:
         new_job(book)
     assert refused.value.code == "stopping"
+
+
+def test_two_jobs_never_save_under_one_label(book):
+    """Both may have been checked before either is in the queue."""
+    new_job(book, subject="p01", save="first")
+    for subject, save in (("p01", "second"), ("p02", "first")):
+        new_job(book, subject=subject, save=save)
+    ended = book.next()
+    with pytest.raises(Any2allError, match="another job will save") as refused:
+        new_job(book, subject="p01", save="first")
+    assert (refused.value.code, refused.value.key) == ("exists", "save")
+    finish(book, ended)
+    new_job(book, subject="p01", save="first")
+
+
+def test_a_client_that_waits_hears_that_the_server_stops(book):
+    """It knows no id to ask the next server with: its job would run there for nobody."""
+
+    async def there():
+        return False
+
+    running, waiting = new_job(book), new_job(book)
+    assert book.next() is running
+    book.close()
+    with pytest.raises(Any2allError, match="being stopped"):
+        asyncio.run(asyncio.wait_for(book.over(waiting, there), 10))
+    assert waiting.state == "cancelled" and running.state == "running"

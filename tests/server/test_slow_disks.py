@@ -9,12 +9,19 @@ from types import SimpleNamespace
 import anyio
 import pytest
 from any2all.errors import Any2allError
+from any2all.stack import load_stack
+from any2all.studies import StudyFolder
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from lib.cohort import Batch, BatchParams
 from lib.dispatch import Dispatcher
 from lib.forms import aside
 from lib.jobs import Job, JobBook
+from lib.replies import install
+from lib.routes import router
 from lib.settings import Limits, ServerSettings
 from lib.stock import _reply
+from lib.stock import router as stock_router
 from starlette.concurrency import run_in_threadpool
 
 DONE = {"event": "done", "results": [], "warnings": [], "seconds": {}}
@@ -78,6 +85,19 @@ def test_saving_results_beside_a_subject_holds_up_no_poll(book, tmp_path):
     assert job.state == "done" and dispatcher._job is None
 
 
+def test_a_job_that_is_cancelled_behind_its_last_step_leaves_no_results(book, tmp_path):
+    saved = []
+    dispatcher = Dispatcher(ServerSettings(tmp_path), book, saved.append)
+    job = new_job(book, subject="p01", save="first")
+    dispatcher._job = book.next()
+    job.output.mkdir()
+    (job.output / "CT.nii.gz").write_bytes(b"of no use any more")
+    book.cancel(job.id)
+    dispatcher._heard(None, {**DONE, "job": job.id, "results": [{"name": "CT.nii.gz"}]})
+    assert (job.state, job.results, saved, dispatcher._job) == ("cancelled", [], [], None)
+    assert not job.output.exists()
+
+
 def test_what_cannot_be_saved_waits_for_its_client_who_is_told(book, tmp_path):
     def save(job):
         raise Any2allError("no room", key="save", value=str(job.folder / "x.nii.gz"), code="storage")
@@ -105,6 +125,24 @@ def test_a_full_disk_does_not_stop_the_queue(book, monkeypatch):
     assert first.state == "done" and book.next() is second
     with pytest.raises(OSError):
         new_job(book)
+
+
+@pytest.mark.parametrize("stock", [False, True])
+def test_where_no_job_is_taken_no_upload_is_read(tmp_path, stock):
+    """Gigabytes would be sent to be told of a full queue, or of a prior that is away."""
+
+    def check_open():
+        raise Any2allError("the server cannot compute: no prior", code="unavailable")
+
+    service = SimpleNamespace(
+        settings=SimpleNamespace(limits=Limits()), check_open=check_open, studies=StudyFolder(tmp_path, load_stack())
+    )
+    app = FastAPI()
+    app.include_router(stock_router(service, dict, None, None) if stock else router(service))
+    install(app)
+    path = "/infer/any2all" if stock else "/any2all/v1/jobs"
+    reply = TestClient(app).post(path, content=b"no form at all", headers={"content-type": "text/plain"})
+    assert (reply.status_code, reply.json()["code"]) == (503, "unavailable")
 
 
 def test_many_uploads_leave_the_threads_of_the_polls_alone():

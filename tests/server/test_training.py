@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from any2all.errors import Any2allError
+from lib.door import stop
 from lib.settings import Limits
-from lib.training import Trainings, TrainParams
+from lib.training import Training, Trainings, TrainParams
 from server_builders import wait_until
 
 
@@ -59,3 +62,26 @@ def test_a_training_is_bounded_by_what_the_administrator_gives(tmp_path):
         with pytest.raises(Any2allError) as refused:
             trainings.start(params)
         assert refused.value.key == f"body.{key}" and not (tmp_path / "training").exists()
+
+
+def test_a_server_that_stops_waits_for_the_checkpoint_and_not_for_ever(tmp_path, monkeypatch):
+    """Where a service manager or a container ends with it, what is left is killed at once."""
+    ended = []
+
+    class Slow(Training):
+        def work(self):
+            self.stopped.wait(20)
+            time.sleep(0.3)
+            ended.append("checkpoint")
+            return True
+
+    monkeypatch.setattr("lib.training.Training", Slow)
+    for seconds, expected in ((20, ["checkpoint"]), (0, [])):
+        ended.clear()
+        trainings = Trainings(tmp_path, tmp_path / "training", Limits())
+        trainings.start(TrainParams())
+        limits = SimpleNamespace(shutdown_seconds=seconds)
+        service = SimpleNamespace(settings=SimpleNamespace(limits=limits), stop=lambda: None)
+        stop(SimpleNamespace(trainings=trainings, service=service))
+        assert ended == expected
+        wait_until(lambda: ended)

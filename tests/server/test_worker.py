@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from any2all.errors import Any2allError
 from lib import worker
 from lib.dispatch import APP, Dispatcher
 from lib.jobs import Job, JobBook
+from lib.service import Service
 from lib.settings import Limits, ServerSettings
 from server_builders import study, wait_until
 
@@ -135,6 +137,43 @@ def test_a_prior_that_cannot_be_used_is_said_and_nothing_waits_for_ever(tmp_path
         bench.dispatcher.check_able()
     assert refused.value.code == "unavailable"
     bench.dispatcher.stop()
+
+
+@pytest.mark.parametrize(
+    "end, words",
+    [
+        ("raise SystemExit(3)", "ended with exit status 3"),
+        ("import os; os.kill(os.getpid(), 9)", "was killed (perhaps the machine is short of memory)"),
+    ],
+)
+def test_a_worker_that_falls_again_and_again_is_said_with_how_it_fell(
+    tmp_path, tiny_model_file, monkeypatch, end, words
+):
+    start = subprocess.Popen
+    monkeypatch.setattr("lib.dispatch.REST_SECONDS", (0.05, 0.05, 0.05))
+    monkeypatch.setattr("lib.dispatch.subprocess.Popen", lambda command, **more: start([command[0], "-c", end], **more))
+    bench = Bench(tmp_path / "work", tiny_model_file)
+    wait_until(lambda: bench.dispatcher.health == "failing")
+    assert bench.dispatcher.broken is None
+    assert f"times in turn the computing process {words} before it could work" in bench.dispatcher.reason
+    with pytest.raises(Any2allError, match="the server cannot compute") as refused:
+        bench.dispatcher.check_able()
+    assert refused.value.code == "unavailable" and words in refused.value.message
+    bench.dispatcher.stop()
+
+
+def test_sessions_that_have_expired_leave_the_disk_by_themselves(tmp_path, tiny_model_file, monkeypatch):
+    """They hold a patient's images, and perhaps no other client ever comes."""
+    monkeypatch.setattr("lib.dispatch.EXPIRE_SECONDS", 0.0)
+    service = Service(ServerSettings(tmp_path / "work", tiny_model_file), tmp_path)
+    old, fresh = (service.sessions.add([("T1.nii.gz", io.BytesIO(b"voxels"))], expiry=60) for _ in range(2))
+    service.start()
+    wait_until(lambda: service.dispatcher.health == "ok")
+    assert old.folder.exists()
+    old.used -= 61
+    wait_until(lambda: not old.folder.exists())
+    assert fresh.folder.exists()
+    service.stop()
 
 
 def test_a_prior_that_was_away_for_a_while_is_tried_again(tmp_path, tiny_model_file, phantom_files, monkeypatch):

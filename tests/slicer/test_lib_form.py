@@ -149,14 +149,13 @@ def test_the_header_of_a_scanners_file_says_the_voxel_size(tmp_path, name, heade
     assert tells_voxel_size(str(tmp_path / name))
 
 
-@pytest.mark.parametrize("says", [True, False])
-def test_files_that_say_their_voxel_size(form, tmp_path, says):
+@pytest.mark.parametrize("name, says", [("voxel_size_mm", True), ("affine", True), ("affine_of_other", False)])
+def test_files_that_say_their_voxel_size(form, tmp_path, name, says):
     array = io.BytesIO()
     with zipfile.ZipFile(array, "w") as archive:
-        archive.writestr("voxel_size_mm.npy" if says else "other.npy", b"")
+        archive.writestr(f"{name}.npy", b"")
     (tmp_path / "a.npz").write_bytes(array.getvalue())
-    name = b"voxel_size_mm" if says else b"other"
-    (tmp_path / "a.h5").write_bytes(bytes(3_000_000) + name + bytes(1000))
+    (tmp_path / "a.h5").write_bytes(bytes(3_000_000) + name.encode() + bytes(1000))
     for suffix in ("npz", "h5"):
         form.rows["T2"] = Row("undersampled", raw_file=str(tmp_path / f"a.{suffix}"))
         problem = form.problem(ServerInfo.parse({**info_document(), "limits": {}}), SCENE)
@@ -167,12 +166,26 @@ def test_hdf5_as_h5py_writes_it(tmp_path):
     h5py, numpy = pytest.importorskip("h5py"), pytest.importorskip("numpy")
     from Any2allLib.raw_file import tells_voxel_size
 
-    for order in (("kspace", "voxel_size_mm"), ("voxel_size_mm", "kspace"), ("kspace",)):
-        file = tmp_path / f"{len(order)}{order[0]}.h5"
+    said = (("kspace", "voxel_size_mm"), ("voxel_size_mm", "kspace"), ("kspace", "affine"), ("affine", "kspace"))
+    for order in (*said, ("kspace",)):
+        file = tmp_path / f"{len(order)}{''.join(order)}.h5"
         with h5py.File(file, "w") as written:
             for key in order:
                 written[key] = [1.0, 1.0, 5.0] if key != "kspace" else numpy.zeros(500_000)
-        assert tells_voxel_size(str(file)) == ("voxel_size_mm" in order)
+        assert tells_voxel_size(str(file)) == (order in said)
+
+
+def test_what_was_entered_for_another_file_does_not_overrule_what_a_file_says(form, tmp_path, raw):
+    """Its field is hidden then; the server would take the study's voxel size, and the images lie on a wrong grid."""
+    row = form.rows["T2"] = Row("undersampled", raw_file=raw, voxel_size_mm=(0.9, 0.9, 5.0))
+    assert form.study_document()["modalities"]["T2"]["voxel_size_mm"] == [0.9, 0.9, 5.0]
+    (tmp_path / "fastmri.h5").write_bytes(bytes(1000) + b"ismrmrd_header")
+    row.raw_file = str(tmp_path / "fastmri.h5")
+    assert form.study_document()["modalities"]["T2"] == {"status": "undersampled", "kspace": "T2_raw.h5"}
+    row.voxel_size_mm = (0.9, 0.0, 5.0)
+    assert form.problem(INFO, SCENE) == "", "nobody could correct what is not shown"
+    row.raw_file = raw
+    assert "above 0" in form.problem(INFO, SCENE)
 
 
 def test_raw_data_limits(form, tmp_path):

@@ -124,3 +124,24 @@ def test_removing_everything_empties_the_section(person):
     person.idle()
     assert not person.ui.resultsHost.isVisibleTo(person.ui.resultsSection)
     assert person.ui.noResultsLabel.isVisibleTo(person.ui.resultsSection)
+
+
+def test_the_comparison_shows_the_reference_that_a_result_was_made_on(person, tmp_path):
+    """With two patients in one scene, the one who is in the panel now is not the one of an older result."""
+    add_volume("other head")
+    person.idle()
+    person.choose("T1", "other head")
+    person.ui.outputsTable.selectRow(1)
+    assert shown() == [("T1", ""), (PET, "")]
+    combo = person.ui.blinkCombo
+    assert [combo.itemText(i) for i in range(combo.count)] == ["T1", "other head", CT]
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    person.idle()
+    person.ui.compareButton.click()
+    assert shown() == [("T1", ""), (CT, ""), (STD, "")]
+    slicer.mrmlScene.RemoveNode(slicer.util.getNode("T1"))
+    person.idle()
+    person.ui.compareButton.click()
+    assert shown() == [(CT, ""), (CT, ""), (STD, "")]

@@ -208,6 +208,35 @@ def test_broken_results_are_not_half_loaded(person, broken):
     assert words.startswith("Failed.") and person.made() == [] and person.left_behind() == []
 
 
+@pytest.mark.parametrize("how", ["broken results", "scene closed", "cancelled behind the last step"])
+def test_results_that_are_not_shown_do_not_stay_on_the_server(person, how):
+    if how == "broken results":
+        person.server.volumes["CT_std.nii.gz"] = b"no volume"
+    if how == "scene closed":
+        person.panel._parts.results.__dict__["show_pieces"], whole = endless, person.panel._parts.results.show_pieces
+    if how == "cancelled behind the last step":
+        person.server.plan = [job_status("running", stage="restoring", step=4, total=4)]
+    person.apply()
+    if how == "scene closed":
+        person.wait(lambda: person.panel.run.snapshot().state == "loading")
+        slicer.mrmlScene.Clear(0)
+        person.panel._parts.results.__dict__["show_pieces"] = whole
+    if how == "cancelled behind the last step":
+        person.wait(lambda: person.panel.run.snapshot().state == "running")
+        person.ui.applyButton.click()
+        person.wait(lambda: person.server.cancelled)
+        person.server.cancelled, person.server.plan = False, [DONE]
+    person.wait_for_end()
+    person.wait(lambda: not person.panel._leaving)
+    told = person.server.log.count("DELETE /any2all/v1/jobs/j1")
+    assert told == (2 if how.startswith("cancelled") else 1) and person.made() == []
+
+
+def endless(*_arguments):
+    while True:
+        yield
+
+
 def test_a_volume_that_cannot_be_sent(person):
     slicer.util.arrayFromVolume(slicer.util.getNode("T1"))[0, 0, 0] = float("nan")
     person.apply()
@@ -253,6 +282,40 @@ def test_a_large_volume_is_written_in_pieces(person):
     assert time.monotonic() - began > 0.2
     person.ui.applyButton.click()
     person.wait_for_end()
+
+
+def test_what_is_sent_has_been_seen_before(person):
+    """A volume that is renamed makes no event in the scene, and would fill another line behind the press."""
+    add_volume("series 5")
+    person.find("T2_wanted").checked = True
+    person.idle()
+    assert person.ticks()["CT"] == "missing"
+    slicer.util.getNode("series 5").SetName("CT")
+    person.ui.applyButton.click()
+    assert person.panel.run is None and "The scene has changed" in person.ui.progressLabel.text
+    assert person.ticks()["CT"] == "available" and person.server.received == []
+    person.server.volumes = {"T2.nii.gz": volume_bytes(34.0)}
+    person.apply()
+    assert person.wait_for_end().startswith("Done.")
+
+
+def test_what_is_sent_is_what_was_agreed_to(person, slicer_scene, monkeypatch):
+    """A question lets events through: a volume may come in the meantime, as from a module that goes on behind it."""
+    import Any2allLib.consent as consent
+
+    monkeypatch.setattr(type(person.panel.connection.client), "is_loopback", property(lambda self: False))
+    asked = []
+
+    def slow_answer(question, title):
+        asked.append(question)
+        add_volume("T2")
+        person.idle()
+        return True
+
+    monkeypatch.setattr(consent.slicer.util, "confirmOkCancelDisplay", slow_answer)
+    person.apply()
+    assert person.wait_for_end().startswith("Done.")
+    assert "T2" not in asked[0] and sorted(person.server.received[0]) == ["T1.nii.gz", "study"]
 
 
 def test_consent_is_asked_once_for_another_computer(person, slicer_scene, monkeypatch):

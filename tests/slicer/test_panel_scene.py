@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import slicer
+from lib_servers import fake_server
 from panel_driver import add_volume, at_the_panel
 
 TOKEN = "secret-secret-secret"
@@ -98,3 +99,63 @@ def test_closing_the_scene_forgets_the_study_and_keeps_the_connection(person, sa
     assert person.ui.statusLabel.text.startswith("Connected") and person.volumes() == {}
     assert person.ui.outputsTable.rowCount == 0 and person.panel.form.preset == "balanced"
     assert person.ui.readyLabel.text == "Tick at least one modality as available or undersampled."
+
+
+def test_the_token_goes_to_no_server_that_a_scene_names(person, saved):
+    """Whoever made the scene wrote its address."""
+    with fake_server() as other:
+        person.ask(other.url, token="token-of-the-other-one")
+        slicer.util.loadScene(str(saved))
+        assert person.ui.urlCombo.currentText == person.server.url and person.ui.tokenEdit.text == ""
+        person.ui.testButton.click()
+        person.wait(lambda: not person.panel.connection.busy)
+    assert person.server.tokens[-1] is None and "Bearer token-of-the-other-one" not in person.server.tokens
+    person.ask(token=TOKEN)
+    slicer.util.loadScene(str(saved))
+    assert person.ui.tokenEdit.text == TOKEN  # the same server
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_scene_of_a_panel_that_was_never_connected(person, tmp_path, connected):
+    person.panel.connection.set_url("http://127.0.0.1:1")
+    person.panel.refresh()
+    path = tmp_path / "bare.mrb"
+    assert slicer.util.saveScene(str(path))
+    person.connect()
+    if not connected:
+        person.ui.urlCombo.setEditText("http://127.0.0.1:2")
+    slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(str(path))
+    person.idle()
+    assert set(person.ticks().values()) == {"missing"}
+    assert person.ui.readyLabel.text == "Connect to a server first."
+    person.click("T1_available")  # a line that is shown can be used
+    assert person.panel.form.rows["T1"].status == "available"
+
+
+def test_closing_the_scene_while_the_server_is_away(person):
+    add_volume("T1")
+    person.connect()
+    person.ui.urlCombo.setEditText("http://127.0.0.1:1")
+    slicer.mrmlScene.Clear(0)
+    person.idle()
+    assert set(person.ticks().values()) == {"missing"} and person.volumes() == {}
+    add_volume("T1")
+    person.connect()
+    assert person.ticks()["T1"] == "available"
+
+
+def test_a_raw_file_is_not_offered_to_the_next_study(person, tmp_path):
+    (tmp_path / "scan.npy").write_bytes(b"raw")
+    person.connect()
+    person.click("T2_undersampled")
+    person.pick("T2_source", 1)
+    person.find("T2_raw").currentPath = str(tmp_path / "scan.npy")
+    person.pick("T2_source", 0)
+    person.pick("T2_source", 1)
+    assert person.panel.form.rows["T2"].raw_file.endswith("scan.npy")  # of the same study it is
+    slicer.mrmlScene.Clear(0)
+    person.idle()
+    person.click("T2_undersampled")
+    person.pick("T2_source", 1)
+    assert person.find("T2_raw").currentPath == "" and person.panel.form.rows["T2"].raw_file == ""

@@ -154,6 +154,24 @@ def test_the_trajectory_is_asked_for_where_the_raw_file_does_not_say_it(person, 
     assert document == {"status": "undersampled", "kspace": "T2_raw.npz", "trajectory": "T2_trajectory.npy"}
 
 
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_an_image_that_leaves_the_scene_makes_no_room_for_its_neighbour(person, by_hand):
+    """Slicer's selector goes on to the volume before the one that was deleted: of another patient, perhaps."""
+    add_volume("other head"), add_volume("T1")
+    person.connect()
+    if by_hand:
+        person.choose("T1", "other head")
+        person.choose("T1", "T1")
+    slicer.mrmlScene.RemoveNode(slicer.util.getNode("T1"))
+    assert person.panel.form.rows["T1"].volume != slicer.util.getNode("other head").GetID()
+    person.idle()
+    assert person.volumes() == {} and person.ticks()["T1"] == ("available" if by_hand else "missing")
+    assert not person.ui.applyButton.enabled
+    person.choose("T1", "other head")
+    person.idle()
+    assert person.volumes() == {"T1": "other head"}
+
+
 def test_modalities_without_raw_data_cannot_be_undersampled(person):
     person.connect()
     assert not person.find("CT_undersampled").enabled and person.find("T1_undersampled").enabled

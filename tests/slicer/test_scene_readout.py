@@ -8,7 +8,6 @@ import pytest
 import slicer
 import slicer.util
 from Any2allLib import nifti
-from Any2allLib.outputs import Output
 from Any2allLib.readout import CursorReadout, value_at, words
 from Any2allLib.results import show_pieces
 from harness import pixels
@@ -64,8 +63,30 @@ def test_what_has_been_removed_is_not_told(outputs):
 
 
 def test_zero_has_no_sign():
-    output = Output("CT", "synthetic", "a", "b", (), "", "HU")
-    assert words(output, -0.3, 0.2) == "CT 0 ± 0 HU" and words(output, -0.6, None) == "CT -1 HU"
+    assert words("CT", "HU", -0.3, 0.2) == "CT 0 ± 0 HU" and words("CT", "HU", -0.6, None) == "CT -1 HU"
+
+
+def test_two_results_of_one_modality_are_told_apart(outputs, tmp_path):
+    """Of two runs, or of two patients."""
+    again = ct_run(tmp_path, centre=(20, 0, 0))
+    file = sent(tmp_path, slicer.util.getNode("T1"))
+    both = [*outputs, *nifti.exhaust(show_pieces(slicer.mrmlScene, tmp_path, again, STACK, facts(), file, ()))]
+    name = "CT · synthesised · Any2all"
+    assert told(both, LEFT) == f"{name} 80 ± 12 HU · PET 1.31 SUVr · {name} (2) -1000 ± 0 HU"
+
+
+@pytest.mark.parametrize("scale, told", [(1.0, "T2 800 ± 12 a.u."), (1e-3, "T2 0.800 ± 0.012 a.u.")])
+def test_arbitrary_units_are_told_as_finely_as_the_image_needs(slicer_scene, tmp_path, scale, told):
+    """A scanner's numbers reach into the thousands; of an image that was scaled to 1 only zeros would be told."""
+    ramp = scale * np.broadcast_to(np.linspace(0, 1000, SHAPE[2])[:, None, None], SHAPE[::-1])
+    run = [
+        result(tmp_path, "T2.nii.gz", "T2", "mean", ramp),
+        result(tmp_path, "T2_std.nii.gz", "T2", "std", np.full(SHAPE[::-1], 12 * scale)),
+    ]
+    file = sent(tmp_path, ball_volume(LEFT, name="T1"))
+    outputs = nifti.exhaust(show_pieces(slicer.mrmlScene, tmp_path, run, STACK, facts(), file, {"T2"}))
+    slicer.util.arrayFromVolume(slicer.mrmlScene.GetNodeByID(outputs[0].mean_id))[7, 11, 13] = 800 * scale
+    assert value_at(slicer.mrmlScene, outputs, (oblique() @ [13, 11, 7, 1])[:3]) == told
 
 
 def test_the_cursor_is_followed_until_stopped(slicer_scene, outputs):

@@ -81,6 +81,49 @@ def test_attributes_say_how_it_was_made_and_no_uid_of_the_source(slicer_scene, t
         assert not any("1.2.840.7" in (node.GetAttribute(name) or "") for name in node.GetAttributeNames())
 
 
+def with_origin(file, origin):
+    """A result as the server writes it: with its origin behind the header."""
+    import struct
+
+    raw = gzip.decompress(file.read_bytes())
+    content = json.dumps({"any2all": origin}).encode()
+    content += bytes(-(8 + len(content)) % 16)
+    head = bytearray(raw[:348])
+    struct.pack_into("<f", head, 108, 352 + 8 + len(content))
+    behind = bytes([1, 0, 0, 0]) + struct.pack("<ii", 8 + len(content), 6) + content
+    file.write_bytes(gzip.compress(bytes(head) + behind + raw[352:]))
+
+
+def test_the_origin_is_what_the_file_itself_says(slicer_scene, tmp_path):
+    """The server may have been replaced, with its prior, since it answered at *Test*."""
+    origin = {
+        "software": "any2all 0.9.0",
+        "prior": {"sha256": "ef" * 32, "version": "0.9.0"},
+        "sampler": {"name": "mds", "steps": 150, "samples": "many"},
+        "seed": 3,
+    }
+    run = ct_run(tmp_path)
+    with_origin(tmp_path / "CT.nii.gz", origin)
+    (output,) = show(tmp_path, run, ball_volume((0, 0, 0)), filled_by="any2all 0.2.0", software="Slicer's module")
+    mean, std = nodes(output)[:2]
+    keys = ("Sampler", "Steps", "Samples", "Seed", "PriorSHA256", "PriorVersion", "Software")
+    assert [mean.GetAttribute(f"Any2all.{key}") for key in keys] == [
+        "mds", "150", "4", "3", "ef" * 32, "0.9.0", "Slicer's module, any2all 0.9.0"
+    ]  # fmt: skip
+    assert [std.GetAttribute(f"Any2all.{key}") for key in keys] == [
+        "mcs", "10", "4", "7", "ab" * 32, "0.2.0", "Slicer's module, any2all 0.2.0"
+    ]  # fmt: skip
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(mean), ball((-20, 0, 0), 80, -1000))
+
+
+@pytest.mark.parametrize("origin", [[], {"prior": 3, "sampler": None, "seed": True}, "x" * 100_000, None])
+def test_an_origin_that_cannot_be_used_is_passed_over(slicer_scene, tmp_path, origin):
+    run = ct_run(tmp_path)
+    with_origin(tmp_path / "CT.nii.gz", origin)
+    (output,) = show(tmp_path, run, ball_volume((0, 0, 0)))
+    assert nodes(output)[0].GetAttribute("Any2all.Seed") == "7"
+
+
 def test_measured_data_makes_it_reconstructed_and_shows_it_in_its_own_units(slicer_scene, tmp_path):
     image = ball((0, 0, 0), 4000, 0) + np.linspace(1, 100, 40)[:, None, None].astype(np.float32)
     made = result(tmp_path, "T2FLAIR.nii.gz", "T2FLAIR", "mean", image)

@@ -136,10 +136,13 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         return [node_id for node_id in ids if node_id]
 
     def _refresh(self) -> None:
-        """Bring the list up to the scene; the chosen node stays chosen while it lives."""
+        """Bring the list up to the scene; the chosen node stays chosen while it lives.
+
+        Where it goes, QComboBox moves on to the row before (QComboBoxPrivate::_q_rowsRemoved).
+        """
         if self._scene is not None and self._scene.IsBatchProcessing():
             return
-        nodes, before = self.nodes(), self._listed()
+        nodes, before, row = self.nodes(), self._listed(), self._combo.currentIndex()
         self._refreshing = True
         self._combo.clear()
         if self._flags["noneEnabled"]:
@@ -147,9 +150,11 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         for node in nodes:
             self._combo.addItem(node.GetName() or "", node.GetID())
         ids = [node.GetID() for node in nodes]
-        # without "None", something is chosen as soon as there is something to choose
-        first = ids[0] if ids and not self._flags["noneEnabled"] else None
-        self._select(self._current if self._current in ids else first)
+        if self._current is not None and self._current not in ids:
+            self._combo.setCurrentIndex(min(self._combo.count() - 1, max(row - 1, 0)))
+        else:  # without "None", something is chosen as soon as there is something to choose
+            first = ids[0] if ids and not self._flags["noneEnabled"] else None
+            self._select(self._current or first)
         self._refreshing = False
         self._watch_names(nodes)
         for node in nodes:
