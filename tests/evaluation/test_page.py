@@ -134,7 +134,11 @@ def test_the_json_holds_the_records_as_they_were_scored(tiny_prior, published):
     assert len(content["records"]) == len(again)
     for kept, record in zip(content["records"], again):
         assert (kept["task"], kept["target"], kept["method"]) == (record.task, record.target, record.method)
-        assert kept["mse_mean"] == pytest.approx(record.mse_mean, rel=1e-4) and kept["slices"] == record.slices
+        assert kept["slices"] == record.slices
+        for name in ("mse", "ssim", "mse_mean", "ssim_mean", "ssim_head", "ssim_mean_head"):
+            assert kept[name] == pytest.approx(getattr(record, name), rel=1e-4)
+        assert kept["psnr_db"] == pytest.approx(record.psnr, rel=1e-4)
+        assert kept["ssim_all"] == pytest.approx(np.mean(record.ssim), abs=1e-4)
         assert kept["perception"] == pytest.approx(1 - np.mean(record.ssim), abs=1e-4)
     assert content["settings"]["seed"] == 0 and content["settings"]["simulation"]["acceleration"] == 4
     assert [m["name"] for m in content["settings"]["methods"]] == [m["name"] for m in METHODS]
