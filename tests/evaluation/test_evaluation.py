@@ -17,10 +17,11 @@ from any2all.evaluation.cases import Cases
 from any2all.evaluation.evaluate import Evaluation
 from any2all.evaluation.predictions import Prediction, PredictionFolder
 from any2all.evaluation.ranks import Ranks
+from any2all.evaluation.realism import against_every_peer
 from any2all.evaluation.records import Record
 from any2all.evaluation.report import notes, publish
 from any2all.evaluation.results import BEST, CENTRED, FAST, ONE_PASS, Results
-from any2all.evaluation.rivalry import against_mps, against_regression, centring, more_is_better
+from any2all.evaluation.rivalry import against_mps, against_regression, against_shared, centring, more_is_better
 from any2all.evaluation.tasks import Method, Task, changed, chosen
 from any2all.evaluation.tune import variations
 from any2all.stack import load_stack
@@ -328,6 +329,46 @@ def test_centred_means_stand_beside_plain_ones(tiny_prior):
     assert "26.99" in section.body[1] and "n/a" in section.body[1]  # one pass; no regression was tried
     assert not centring(invented(tiny_prior, {plain: [1e-3] * 6, centred: [1.1e-3] * 6})).verdicts[0].holds
     assert centring(invented(tiny_prior, {plain: [1e-3] * 6})) is None
+
+
+RISING = [1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3]
+
+
+def on(found, slices):
+    """The same results, whose methods have these slices only."""
+    records = [r.on(slices.get(r.method, r.slices)) for r in found.records]
+    return Results(found.evaluation, records)
+
+
+def test_methods_are_compared_on_the_slices_that_both_have(tiny_prior):
+    """On slice 2 alone all have the same error, however many slices each was tried on."""
+    names = (BEST, "mps-1000", CENTRED, ONE_PASS, FAST, "regression", "mds-150", "mds-150-shared")
+    whole = invented(tiny_prior, {("T1", "CT", name): RISING for name in names})
+    few = {"mps-1000": [2], CENTRED: [0, 2], ONE_PASS: [1, 2], "regression": [2, 3], FAST: [2, 5],
+           "mds-150": [0, 1, 2], "mds-150-shared": [2]}  # fmt: skip
+    some = on(whole, few)
+    assert "25.0 times cheaper, +0.00 dB, +0.00 dB" in against_mps(some).verdicts[0].measured
+    assert "worst +0.00 dB" in against_regression(some).verdicts[0].measured
+    assert "+0.00 dB over 1 tasks" in against_regression(some).verdicts[1].measured
+    assert "+0.00 dB over 1 tasks" in centring(some).verdicts[0].measured
+    row = [cell.strip() for cell in against_shared(some).body[1].splitlines()[2].split("|")[4:-1]]
+    assert row == ["1", "23.98 / 23.98", "23.98 / 23.98"]
+
+
+def test_methods_that_share_no_slice_are_not_compared(tiny_prior):
+    names = (BEST, "mps-1000", CENTRED, ONE_PASS, "regression", "mds-150", "mds-150-shared")
+    whole = invented(tiny_prior, {("T1", "CT", name): RISING for name in names})
+    apart = on(whole, {BEST: [3], "mps-1000": [2, 4], CENTRED: [1], "regression": [0], ONE_PASS: [1],
+                       "mds-150": [1], "mds-150-shared": [2]})  # fmt: skip
+    for section in (against_mps, against_regression, centring, against_shared):
+        assert section(apart) is None
+    assert "n/a" in against_every_peer(apart).body[1]
+
+
+def test_mps_on_all_slices_is_not_said_to_be_tried_on_few(tiny_prior):
+    whole = invented(tiny_prior, {("T1", "CT", name): RISING for name in (BEST, "mps-1000")})
+    assert "only" not in against_mps(whole).body[0] and "antithetic" in against_mps(whole).body[0]
+    assert against_mps(on(whole, {"mps-1000": [2, 3]})).body[0].startswith("Slices 2, 3 only: too few")
 
 
 def test_settings_to_try_are_every_combination():
