@@ -11,6 +11,7 @@ import any2all
 import numpy as np
 import pytest
 import torch
+from any2all.diffusion.prior import save_prior
 from any2all.errors import Any2allError
 from any2all.evaluation import deepinv_import
 from any2all.evaluation.cases import Cases
@@ -25,6 +26,7 @@ from any2all.evaluation.rivalry import against_mps, against_regression, against_
 from any2all.evaluation.tasks import Method, Task, changed, chosen
 from any2all.evaluation.tune import variations
 from any2all.stack import load_stack
+from small_cdm import saved_cdm
 
 STACK = load_stack()
 CONFIG = Path(any2all.__file__).parents[1] / "configs" / "evaluate.json"
@@ -410,3 +412,25 @@ def test_the_oracle_is_shown_the_slices_that_are_tried(tiny_prior, tiny_cdm_file
 def test_without_cdm_its_rows_are_left_out_in_words(tiny_prior, tmp_path):
     found = evaluation(tiny_prior, tmp_path, CDM_ROWS[:1], models=tmp_path)
     assert found.plan() == [] and "cdm.pt is not beside the evaluated prior" in found.left_out["cdm"]
+
+
+def test_a_cdm_of_another_grid_beside_the_prior_stops_no_evaluation(tiny_prior, tmp_path):
+    """The released CDM lies beside a user's own prior: what was measured is reported, and CDM is left out in words."""
+    saved_cdm(tmp_path / "models")
+    for methods in (METHODS[:1], METHODS[:1] + CDM_ROWS[:1]):
+        whole = evaluation(tiny_prior, tmp_path / "out", methods, models=tmp_path / "models")
+        publish(whole, whole.run())
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "were trained with another matrix each" in whole.left_out["cdm"] and whole.left_out["cdm"] in text
+    assert whole.checksums == [tiny_prior.card.sha256]
+    (tmp_path / "models" / "cdm.json").write_text("{")  # what is broken is no one's choice
+    with pytest.raises(Any2allError, match="cannot be read"):
+        evaluation(tiny_prior, None, CDM_ROWS[:1], models=tmp_path / "models")
+
+
+@pytest.mark.parametrize("change", [{"matrix": (64, 32)}, {"spacing_mm": (4.0, 4.0, 6.0)}])
+def test_a_prior_of_another_grid_is_left_out_in_words(change, tiny_prior, tmp_path):
+    save_prior(tiny_prior.network, replace(tiny_prior.card, **change), tmp_path / "other.pt")
+    methods = [*METHODS[:1], {"name": "a", "sampler": "mds", "steps": 2, "model": "other.pt"}]
+    whole = evaluation(tiny_prior, None, methods, models=tmp_path)
+    assert len(whole.run()) == 1 and "other.pt has another grid or stack" in whole.left_out["a"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,7 +26,7 @@ from .evaluate import Evaluation
 from .features import FeatureExtractor, load_features
 from .ranks import Ranks
 from .report import publish
-from .roster import prior_beside
+from .roster import LeftOutError, prior_beside
 from .tasks import Method, Task, changed, chosen
 from .unconditional import Unconditional
 
@@ -161,7 +162,6 @@ class TableEvaluator:
         wanted, ground = self.unconditional or {}, self.dataset
         if features is None or not wanted.get("draws") or not ground.heads:
             return None
-        folder = Path(self.model_file).parent
         return Unconditional(
             self.prior,
             [Method.from_dict(m) for m in wanted["method_list"]],
@@ -170,11 +170,16 @@ class TableEvaluator:
             features,
             ground.data.head_labels,
             ground.data.lesion_masks,
-            lambda name: prior_beside(self.prior, folder / name),
+            self._prior_beside,
             Path(self.output_dir) if self.output_dir else None,
             as_count(self.batch_size, "batch_size"),
             self.seed,
         )
+
+    def _prior_beside(self, name: str) -> NetworkPrior | None:
+        with suppress(LeftOutError):
+            return prior_beside(self.prior, Path(self.model_file).parent, name)
+        return None
 
     def _training(self) -> Tensor:
         """Rendered training slices (N, M, H, W) in u, for peers that are fitted."""
