@@ -111,10 +111,30 @@ def test_cases_without_a_modality_are_not_asked_for_it(tiny_prior):
     ({"name": "a", "sampler": "dps"}, "method_list.sampler"),
     ({"name": "a", "peer": "gan"}, "method_list.peer"),
     ({"name": "a", "sampler": "mcs", "stesp": 5}, "method_list.a"),
+    ({"name": "a", "sampler": "mcs", "peer": "cdm"}, "method_list.a"),
+    ({"name": "a", "sampler": "mcs", "slices": 0}, "method_list.a.slices"),
+    ({"name": "a", "sampler": "mcs", "samples": 0}, "method_list.a.samples"),
+    ({"name": "a", "sampler": "mcs", "steps": 2.5}, "method_list.a.steps"),
+    ({"name": "a", "sampler": "mcs", "on": ["rendred"]}, "method_list.a.on"),
+    ({"name": "a", "sampler": "mcs", "tasks": "R4+T1"}, "method_list.a.tasks"),
+    ({"name": "a", "sampler": "mcs", "applies": "image"}, "method_list.a.applies"),
 ])  # fmt: skip
 def test_a_method_that_does_not_exist_is_refused(entry, key):
     with pytest.raises(Any2allError) as caught:
         Method.from_dict(entry)
+    assert caught.value.key == key
+
+
+@pytest.mark.parametrize("entry, key", [
+    ({"targets": []}, "task_list.a.targets"),
+    ({"targets": "CT", "given": ["T1"]}, "task_list.a.targets"),
+    ({"targets": ["CT"], "given": ["CT"]}, "task_list.a.given"),
+    ({"targets": ["CT"], "given": ["T1"], "on": ["real", "blocks"]}, "task_list.a.on"),
+    ({"targets": ["T1"], "raw": ["T1"], "acceleration": 0}, "task_list.a.acceleration"),
+])  # fmt: skip
+def test_a_task_that_would_ask_for_nothing_is_refused(entry, key):
+    with pytest.raises(Any2allError) as caught:
+        Task.from_dict({"name": "a", **entry}, STACK)
     assert caught.value.key == key
 
 
@@ -202,6 +222,11 @@ def test_settings_are_laid_over_methods_by_name():
     assert entries[3] == {**METHODS[3], "samples": 1, "tasks": ["T1"]} and entries[:3] == METHODS[:3]
     with pytest.raises(Any2allError, match="method_changes"):
         changed(METHODS, {"gan": {"samples": 1}})
+    with pytest.raises(Any2allError, match="method_changes.mds: these are no settings; got 3"):
+        changed(METHODS, {"mds": 3})
+    with pytest.raises(Any2allError, match="methods: two entries have this name; got 'mds'"):
+        chosen([*METHODS, METHODS[-1]], None, "methods")
+    assert chosen(METHODS, "mds", "methods") == METHODS[-1:]
 
 
 def test_a_peer_is_a_method_like_any_other(tiny_prior, tmp_path):
@@ -397,6 +422,8 @@ def test_the_four_rows_of_cdm_are_tried_where_images_are_given(tiny_prior, tiny_
     first = [images[0] for images in drawn.values()]
     assert all(np.abs(a - b).max() > 1e-4 for i, a in enumerate(first) for b in first[:i])
     assert found.mark(found.plan()[0]) != found.mark(found.plan()[2])
+    alike = evaluation(tiny_prior, None, [{**CDM_ROWS[0], "rho": "prior"}], models=tiny_cdm_file.parent)
+    assert len(alike.run()) == 2 and alike.mark(alike.plan()[0]) != found.mark(found.plan()[0])
     oracle, plain = found.methods[3], found.methods[0]
     assert oracle.sees_truth and not plain.sees_truth and plain.draws_samples and not oracle.draws_samples
     assert any("cdm-oracle looks at the truth" in note for note in notes(found))

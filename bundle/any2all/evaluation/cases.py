@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from .regions import cortical_suvr
 
 MANIFEST = Path(__file__).parents[2] / "configs" / "manifest.json"
 Kind = Literal["rendered", "block", "real"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 LEAST_HEAD = 0.08  # of a real slice; thinner caps of the head are left out
 LESION = "lesion"
 

@@ -61,8 +61,7 @@ class Roster:
                 sampler = replace(sampler, mean_network=prior.mean_network)
                 if sampler.steps == 1 and prior.mean_network is None:
                     raise LeftOutError("this prior has no network for means", key=f"method_list.{method.name}")
-            rho = prior.card.noise_correlation() if method.rho == "prior" else method.rho
-            return SampledPeer(method.name, prior, sampler, self.batch_size, rho)
+            return SampledPeer(method.name, prior, sampler, self.batch_size, self._rho(method, prior))
         builders: dict[str, Callable[[Method], Peer]] = {
             MEAN_IMAGE: self._mean_image,
             MatchedCopy.name: lambda _: self._matched_copy,
@@ -73,6 +72,10 @@ class Roster:
         if method.peer in builders:
             return builders[method.peer](method)
         return tuned_reconstructions("real" if kind == "real" else "rendered")[method.peer]
+
+    @staticmethod
+    def _rho(method: Method, prior: NetworkPrior) -> float | tuple[float, ...]:
+        return prior.card.noise_correlation() if method.rho == "prior" else method.rho
 
     def prior_of(self, method: Method) -> NetworkPrior:
         """The prior that a method samples from."""
@@ -119,7 +122,7 @@ class Roster:
         except OtherGridError as error:
             raise LeftOutError(error.message, key=f"method_list.{method.name}") from error
         peers = cdm_peers(cdm, self.batch_size)
-        return replace(peers[method.peer], rho=method.rho)
+        return replace(peers[method.peer], rho=self._rho(method, self.prior))
 
     def _prior_of_deepinv(self, method: Method) -> NetworkPrior:
         try:
