@@ -178,3 +178,17 @@ def test_a_prior_of_fewer_modalities_is_asked_what_it_can_be_asked(empty_data_fo
     assert [task.name for task in evaluator.evaluation().tasks] == ["T1+T2", "T1+T2FLAIR"]
     with pytest.raises(Any2allError, match="task_list.R4.T1.T2star.given: unknown modality; got 'T2star'"):
         replace(evaluator, tasks=None).evaluation()
+
+
+def test_an_evaluation_that_is_stopped_says_what_is_kept(
+    empty_data_folder, tiny_model_file, tmp_path, capsys, monkeypatch
+):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("any2all.evaluation.evaluate.Evaluation.run", stop)
+    with pytest.raises(SystemExit) as caught:
+        monai.bundle.run(config_file=str(CONFIG), model_file=str(tiny_model_file), kinds=[], features="$None",
+                         unconditional="$None", output_dir=str(tmp_path / "out"))  # fmt: skip
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert caught.value.code == 130 and line == "stopped: what was predicted is kept, and the same command goes on"

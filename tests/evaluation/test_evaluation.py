@@ -279,9 +279,23 @@ def test_several_processes_need_a_folder(tiny_prior):
 def test_a_broken_prediction_is_refused_in_words(tiny_prior, tmp_path):
     evaluation(tiny_prior, tmp_path, METHODS[:1]).run()
     file = next((tmp_path / "predictions").glob("*.npz"))
-    file.write_bytes(b"not an archive")
-    with pytest.raises(Any2allError, match="earlier results"):
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
+    for broken in (b"not an archive", b"", whole[:-9], flipped):  # the last three: a cut, as by a full disk, and a flip
+        file.write_bytes(broken)
+        with pytest.raises(Any2allError, match="earlier results"):
+            evaluation(tiny_prior, tmp_path, METHODS[:1]).run()
+
+
+def test_a_prediction_that_cannot_be_kept_leaves_nothing_and_says_why(tiny_prior, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(Any2allError, match="output_dir: results cannot be kept: No space left") as caught:
         evaluation(tiny_prior, tmp_path, METHODS[:1]).run()
+    assert caught.value.code == "storage" and list((tmp_path / "predictions").iterdir()) == []
 
 
 def test_the_mean_image_is_the_rival_of_synthetic_images(tiny_prior):

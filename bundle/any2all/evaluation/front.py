@@ -20,7 +20,7 @@ from ..phantom.dataset import RenderedHeads
 from ..scores.baselines import load_mean_image
 from ..training import cohort
 from ..training.finish import mean_image_file
-from ..workflow import announce, as_count, front_door
+from ..workflow import INTERRUPTED, announce, as_count, front_door
 from .cases import KINDS, MANIFEST, Cases, Manifest
 from .evaluate import Evaluation
 from .features import FeatureExtractor, load_features
@@ -115,16 +115,28 @@ class TableEvaluator:
     report_dir: str | Path | None = None
 
     def run(self) -> Evaluation:
-        """Measure what is not in ``output_dir`` yet. Leaves the process with status 2 on a user's error."""
+        """Measure what is not in ``output_dir`` yet.
+
+        Leaves the process with status 2 on a user's error, 130 on Ctrl-C.
+        """
         with front_door():
-            evaluation = self.evaluation()
-            for key in ("output_dir", "report_dir"):
-                if getattr(self, key):
-                    made_folder(getattr(self, key), key)
-            records = evaluation.run()
-            if evaluation.ranks.is_first:
-                publish(evaluation, records, Path(self.report_dir) if self.report_dir else None)
-            return evaluation
+            try:
+                return self._run()
+            except KeyboardInterrupt:
+                if not self.output_dir:
+                    raise
+                announce("stopped: what was predicted is kept, and the same command goes on")
+                raise SystemExit(INTERRUPTED) from None
+
+    def _run(self) -> Evaluation:
+        evaluation = self.evaluation()
+        for key in ("output_dir", "report_dir"):
+            if getattr(self, key):
+                made_folder(getattr(self, key), key)
+        records = evaluation.run()
+        if evaluation.ranks.is_first:
+            publish(evaluation, records, Path(self.report_dir) if self.report_dir else None)
+        return evaluation
 
     def evaluation(self) -> Evaluation:
         """The evaluation that the settings describe."""
