@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..diffusion.prior import check_matrix, file_sha256, has_fast_bf16
 from ..errors import Any2allError
 from ..stack import Stack
 from ..training.handlers import EMA, Clock
+from ..workflow import as_count
 from .batches import FrozenEncoder, GuidedImages, MaskedImages, NoisyRepresentations, RepresentationLoss
 from .card import STAGES, CDMCard, Stage, load_networks, save_networks
 from .cunet import WIDTHS, SynthesisLoss
@@ -30,6 +32,12 @@ from .standardise import Standardisation
 
 VERSION = "0.1.0"
 CHUNK = 32
+STEPS = 1000  # of MDN's schedule
+BATCH_KEYS: Mapping[Stage, tuple[str, ...]] = {
+    "mrm": ("mask_ratio",),
+    "mdn": ("draws", "empty", "conditioned"),
+    "cunet": ("encoded", "sampled", "steps"),
+}
 
 
 class StageTraining:
@@ -44,7 +52,8 @@ class StageTraining:
         device: where it trains.
 
     Raises:
-        Any2allError: an unknown stage, a matrix that the networks cannot take, or the file before is missing,
+        Any2allError: an unknown stage, a matrix that the networks cannot take, sizes of which one of them (that of a
+            later stage, too) cannot be built, shares of patches that are none or all, or the file before is missing,
             unfinished or of another stack or grid.
     """
 
@@ -61,9 +70,10 @@ class StageTraining:
     ) -> None:
         check_stage(stage)
         check_matrix(matrix, _multiple(networks))
-        self.stage, self.device, self.batches = stage, torch.device(device), dict(batches[stage])
+        self.stage, self.device, self.batches = stage, torch.device(device), dict(batches.get(stage, {}))
         self.frozen: dict[str, nn.Module] = {}
         self.card = CDMCard(VERSION, tuple(matrix), tuple(spacing_mm), stack, {})
+        _check_sizes(replace(self.card, networks=dict(networks)))
         if stage != STAGES[0]:
             fresh = self.card
             self.card, frozen = load_networks(previous_file, STAGES[: STAGES.index(stage)])
@@ -71,8 +81,10 @@ class StageTraining:
             if not all(same):
                 raise Any2allError("the stage before has another stack or grid", key="cdm", value=str(previous_file))
             self.frozen = {name: network.to(self.device) for name, network in frozen.items()}
-        self.card.networks[stage] = dict(networks[stage])
+        self.card.networks[stage] = dict(networks.get(stage, {}))
         self.network = self.card.build(stage).to(self.device, memory_format=torch.channels_last)
+        if stage == "mrm":
+            _check_masked(self.batches.get("mask_ratio", MaskedImages.mask_ratio), self.network.count)
 
     def prepare_batch(self) -> Any:
         """The ``prepare_batch`` of the trainer."""
@@ -124,6 +136,54 @@ def check_stage(stage: str) -> str:
     if stage not in STAGES:
         raise Any2allError("unknown stage", key="stage", value=stage, allowed=STAGES)
     return stage
+
+
+def check_settings(stage: str, batches: Mapping[str, Mapping[str, Any]], standardisation_slices: int) -> None:
+    """Raise Any2allError for a stage that there is not, and for settings that would train on nothing or end a run late.
+
+    Args:
+        stage, batches: see `StageTraining`; those of all stages are looked at.
+        standardisation_slices: over how many slices y_0 is standardised.
+    """
+    check_stage(stage)
+    as_count(standardisation_slices, "standardisation_slices")
+    for name, settings in batches.items():
+        known = BATCH_KEYS[check_stage(name)]
+        unknown = sorted(set(settings) - set(known))
+        if unknown:
+            raise Any2allError("unknown key", key=f"batches.{name}", value=unknown, allowed=known)
+        for key in {"draws", "steps"} & set(settings):
+            as_count(settings[key], f"batches.{name}.{key}", most=STEPS if key == "steps" else None)
+        for key in {"empty", "encoded", "sampled"} & set(settings):
+            _check_share(settings[key], f"batches.{name}.{key}")
+    guided = {"encoded": GuidedImages.encoded, "sampled": GuidedImages.sampled, **batches.get("cunet", {})}
+    if guided["encoded"] + guided["sampled"] > 1:
+        value = guided["encoded"], guided["sampled"]
+        raise Any2allError("more than all rows", key="batches.cunet", value=value, allowed="encoded + sampled up to 1")
+
+
+def _check_share(value: Any, key: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise Any2allError("this is no share", key=key, value=value, allowed="0 to 1")
+
+
+def _check_masked(ratio: Any, patches: int) -> None:
+    """L_MRM needs patches that are hidden, and the encoder some that are not."""
+    _check_share(ratio, "batches.mrm.mask_ratio")
+    if not 0 < round(ratio * patches) < patches:
+        message = f"of {patches} patches some have to be hidden and some seen"
+        raise Any2allError(message, key="batches.mrm.mask_ratio", value=ratio, allowed="between 0 and 1")
+
+
+def _check_sizes(card: CDMCard) -> None:
+    """Build every network once: a size that a later stage would refuse shows in the first one."""
+    for stage in STAGES:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                card.build(stage)
+        except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+            message, value = f"the network cannot be built: {error}", card.networks.get(stage)
+            raise Any2allError(message, key=f"networks.{stage}", value=value) from error
 
 
 def _multiple(networks: Mapping[str, Mapping[str, Any]]) -> int:
