@@ -129,6 +129,15 @@ def empty_data_folder(tmp_path, monkeypatch) -> Path:
         ({"manifest": "HERE/none.json"}, "error: manifest: the manifest cannot be read: No such file or directory"),
         ({"manifest": "HERE/list.json"}, "error: manifest: the manifest cannot be read: 'list' object"),
         ({"manifest": "HERE/entry.json"}, "error: manifest: the manifest cannot be read: 'split'; got"),
+        (
+            {"manifest": "HERE/entry.json", "cases": "block"},
+            "error: manifest: the manifest cannot be read: block_heads",
+        ),
+        ({"manifest": "HERE/entry.json", "cases": "real", "kinds": "real"}, "error: manifest: no such subject in the"),
+        (
+            {"manifest": "HERE/entry.json", "cases": "split"},
+            "error: manifest.split: splits.json has no such split; got",
+        ),
         ({"output_dir": "HERE/list.json/out"}, "error: output_dir: nothing can be written here"),
         ({"report_dir": "HERE/list.json/out"}, "error: report_dir: nothing can be written here"),
         ({"device": "cuda:99"}, "error: device: this device cannot be used; got 'cuda:99'"),
@@ -148,7 +157,11 @@ def test_settings_of_an_evaluation_that_cannot_be_used(
     settings, words, empty_data_folder, tiny_model_file, tmp_path, capsys
 ):
     (tmp_path / "list.json").write_text("[1]")
-    (tmp_path / "entry.json").write_text('{"validation": {}}')
+    part = {"split": "test", "renderings": {}, "positions_mm": [0], "block_mm": 0, "block_slices": 3, "real": [],
+            "real_slices": 2}  # fmt: skip
+    entries = {"validation": {}, "block": {**part, "block_heads": ["a"]}, "real": {**part, "real": ["somebody"]},
+               "split": {**part, "split": "tests"}}  # fmt: skip
+    (tmp_path / "entry.json").write_text(json.dumps(entries))
     texts = {key: value.replace("HERE", str(tmp_path)) for key, value in settings.items() if isinstance(value, str)}
     settings = {**settings, **texts}
     given = {"output_dir": str(tmp_path / "out"), "kinds": [], "features": "$None", "unconditional": "$None"}
@@ -192,3 +205,10 @@ def test_an_evaluation_that_is_stopped_says_what_is_kept(
                          unconditional="$None", output_dir=str(tmp_path / "out"))  # fmt: skip
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert caught.value.code == 130 and line == "stopped: what was predicted is kept, and the same command goes on"
+
+
+def test_cases_may_be_real_subjects_alone(empty_data_folder, tiny_prior, tmp_path):
+    entry = {"split": "test", "renderings": {}, "positions_mm": [0], "block_mm": 0, "block_slices": 3, "real": [],
+             "real_slices": 2}  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps({"real": entry}))
+    assert load_ground(empty_data_folder, tiny_prior, "real", manifest=tmp_path / "manifest.json").sets == ()

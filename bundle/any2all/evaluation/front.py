@@ -65,15 +65,18 @@ def load_ground(
         for kind in wanted:
             if kind not in KINDS:
                 raise Any2allError("no such kind of cases", key="kinds", value=kind, allowed=KINDS)
+        try:
+            heads = tuple(cohort.DataSplits(folder, entry.split).head_labels)
+        except KeyError:
+            raise Any2allError("splits.json has no such split", key=f"manifest.{cases}", value=entry.split) from None
         place = (folder, prior.stack, prior.card.matrix, prior.card.spacing_mm)
         sets: list[Cases] = []
-        if "rendered" in wanted:
+        if "rendered" in wanted and entry.renderings:
             sets.append(entry.rendered(*place))
         if "block" in wanted:
             sets += entry.blocks(*place)
         if "real" in wanted:
             sets += entry.subjects(*place)
-        heads = tuple(cohort.DataSplits(folder, entry.split).head_labels)
         return Ground(tuple(sets), cohort.training_data(folder, None, prior.stack), heads)
 
 
