@@ -80,7 +80,8 @@ class StageTraining:
             same = [getattr(self.card, key) == getattr(fresh, key) for key in ("stack", "matrix", "spacing_mm")]
             if not all(same):
                 raise Any2allError("the stage before has another stack or grid", key="cdm", value=str(previous_file))
-            self.frozen = {name: network.to(self.device) for name, network in frozen.items()}
+            # as `CDM` lays them out, or the first scoring would change the last digit of what they give
+            self.frozen = {n: net.to(self.device, memory_format=torch.channels_last) for n, net in frozen.items()}
         self.card.networks[stage] = dict(networks.get(stage, {}))
         self.network = self.card.build(stage).to(self.device, memory_format=torch.channels_last)
         if stage == "mrm":
