@@ -110,6 +110,22 @@ def test_the_card_of_an_unfinished_first_stage_says_so(trained, small_cohort, tm
         StageTraining("mdn", STACK, MATRIX, SPACING_MM, NETWORKS, {"mdn": {}}, tmp_path / "mrm" / "cdm.pt")
 
 
+def test_a_stage_does_not_go_on_where_the_one_before_has_changed(small_cohort, tmp_path, capsys):
+    """MDN has no time left, and its file would join an MDN of the old y_0 to the MRM of another."""
+    for stage in ("mrm", "mdn", "mdn"):  # the third finds everything as it was
+        run(stage, tmp_path, small_cohort, [])
+    before = (tmp_path / "mdn" / "cdm.pt").read_bytes()
+    run("mrm", tmp_path, small_cohort, [], total_iterations=ITERATIONS + 2)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        run("mdn", tmp_path, small_cohort, [])
+    words = capsys.readouterr().err.splitlines()[-1]
+    assert left.value.code == 2 and words.startswith("error: previous_file: the stage before was trained on since")
+    assert (tmp_path / "mdn" / "cdm.pt").read_bytes() == before
+    run("mdn", tmp_path, small_cohort, losses := [], resume=False)
+    assert len(losses) == ITERATIONS
+
+
 def changed(part: str, **settings: Any) -> dict[str, dict[str, Any]]:
     return {**NETWORKS, part: {**NETWORKS[part], **settings}}
 

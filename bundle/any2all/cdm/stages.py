@@ -24,7 +24,7 @@ from ..stack import Stack
 from ..training.handlers import EMA, Clock
 from ..workflow import as_count
 from .batches import FrozenEncoder, GuidedImages, MaskedImages, NoisyRepresentations, RepresentationLoss
-from .card import STAGES, CDMCard, Stage, load_networks, save_networks
+from .card import STAGES, CDMCard, Stage, load_card, load_networks, save_networks
 from .cunet import WIDTHS, SynthesisLoss
 from .mrm import PATCH, MaskedPatchLoss
 from .scores import masked_loss, psnr_by_guidance, variance_explained
@@ -197,6 +197,29 @@ def file_before(model_file: str | Path, stage: Stage) -> Path | None:
     """The file of the stage before, in the folder beside; None for the first."""
     model_file, number = Path(model_file), STAGES.index(check_stage(stage))
     return model_file.parents[1] / STAGES[number - 1] / model_file.name if number else None
+
+
+def check_same_before(model_file: str | Path, previous_file: str | Path) -> None:
+    """Raise Any2allError where a stage would go on from a checkpoint that knows another y_0.
+
+    ``model_file``, what the stage has written so far, holds the networks of the stages before as they were then.
+    """
+    if not (Path(model_file).is_file() and Path(previous_file).is_file()):
+        return
+    (then, old), (now, new) = (_as_written(Path(file)) for file in (model_file, previous_file))
+    same = all(name in old and torch.equal(old[name], value) for name, value in new.items())
+    if not same or then.to_json()["standardisation"] != now.to_json()["standardisation"]:
+        raise Any2allError(
+            "the stage before was trained on since this one was begun, which knows its old representations",
+            key="previous_file",
+            value=str(previous_file),
+            hint=f"remove {Path(model_file).parent} and train this stage anew, or name the old file",
+        )
+
+
+def _as_written(file: Path) -> tuple[CDMCard, dict[str, Tensor]]:
+    card = load_card(file)
+    return card, torch.load(file, map_location="cpu", weights_only=True)
 
 
 @torch.no_grad()
