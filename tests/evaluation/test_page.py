@@ -221,6 +221,14 @@ def test_arrows_point_to_the_largest_lesion_of_a_real_subject(tiny_prior):
     assert len(arrows) >= 5 and all(arrow.xy == pytest.approx(expected) for arrow in arrows)
 
 
+def test_pictures_say_how_sparsely_each_task_was_measured(tiny_prior):
+    sparse = Task("R8+T1", ("T2FLAIR",), ("T1",), ("T2FLAIR",), acceleration=8)
+    for tasks, words in (([RAW], "from R = 4 raw data:"), ([RAW, sparse], "raw data (R4+T1 R = 4, R8+T1 R = 8):")):
+        whole = evaluation(tiny_prior, None, None, tasks, METHODS[:1])
+        (drawing,) = draw_grids(Results(whole, whole.run()))
+        assert words in drawing.caption
+
+
 def test_ladders_join_only_what_holds_the_one_before():
     raw = Task("R4", ("CT",), (), ("T1",))
     one, two, three = (Task("+".join(g), ("CT",), g) for g in (("T1",), ("T1", "T2"), ("T1", "T2", "PET")))
