@@ -108,3 +108,53 @@ def test_the_card_of_an_unfinished_first_stage_says_so(trained, small_cohort, tm
     assert load_card(tmp_path / "mrm" / "cdm.pt").standardisation is None
     with pytest.raises(Any2allError, match="train the stage mrm to its end"):
         StageTraining("mdn", STACK, MATRIX, SPACING_MM, NETWORKS, {"mdn": {}}, tmp_path / "mrm" / "cdm.pt")
+
+
+def test_a_stage_does_not_go_on_where_the_one_before_has_changed(small_cohort, tmp_path, capsys):
+    """MDN has no time left, and its file would join an MDN of the old y_0 to the MRM of another."""
+    for stage in ("mrm", "mdn", "mdn"):  # the third finds everything as it was
+        run(stage, tmp_path, small_cohort, [])
+    before = (tmp_path / "mdn" / "cdm.pt").read_bytes()
+    run("mrm", tmp_path, small_cohort, [], total_iterations=ITERATIONS + 2)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        run("mdn", tmp_path, small_cohort, [])
+    words = capsys.readouterr().err.splitlines()[-1]
+    assert left.value.code == 2 and words.startswith("error: previous_file: the stage before was trained on since")
+    assert (tmp_path / "mdn" / "cdm.pt").read_bytes() == before
+    run("mdn", tmp_path, small_cohort, losses := [], resume=False)
+    assert len(losses) == ITERATIONS
+
+
+def changed(part: str, **settings: Any) -> dict[str, dict[str, Any]]:
+    return {**NETWORKS, part: {**NETWORKS[part], **settings}}
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"stage": "mdm"}, "error: stage: unknown stage; got 'mdm'; allowed: mrm, mdn, cunet"),
+        ({"standardisation_slices": 0}, "error: standardisation_slices: this number cannot be used"),
+        ({"batches": {"mrm": {"ratio": 0.5}}}, "error: batches.mrm: unknown key; got ['ratio']; allowed: mask_ratio"),
+        ({"batches": {"mrm": {"mask_ratio": 1.0}}}, "error: batches.mrm.mask_ratio: of 12 patches some have to be"),
+        ({"batches": {"mrm": {"mask_ratio": 0.02}}}, "error: batches.mrm.mask_ratio: of 12 patches some have to be"),
+        ({"batches": {"mdn": {"draws": 0}}}, "error: batches.mdn.draws: this number cannot be used; got 0"),
+        ({"batches": {"mdn": {"empty": 2}}}, "error: batches.mdn.empty: this is no share; got 2; allowed: 0 to 1"),
+        ({"batches": {"cunet": {"steps": 1001}}}, "error: batches.cunet.steps: this number cannot be used; got 1001"),
+        ({"batches": {"cunet": {"encoded": 0.6}}}, "error: batches.cunet: more than all rows; got (0.6, 0.425)"),
+        ({"networks": changed("mrm", width=25)}, "error: networks.mrm: the network cannot be built"),
+        ({"networks": changed("mrm", patches=8)}, "error: networks.mrm: the network cannot be built"),
+        # of later stages
+        ({"networks": changed("mdn", embedding=15)}, "error: networks.mdn: the network cannot be built: an embedding"),
+        (
+            {"networks": changed("cunet", blocks=[1, 1])},
+            "error: networks.cunet: the network cannot be built: 2 numbers",
+        ),
+        ({"networks": changed("cunet", widths=[8, 16, 12])}, "error: networks.cunet: the network cannot be built: num"),
+    ],
+)
+def test_settings_that_would_train_on_nothing_or_fail_late_are_refused(settings, words, small_cohort, tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        run(**{"stage": "mrm", "folder": tmp_path, "cohort": small_cohort, "losses": [], **settings})
+    assert left.value.code == 2 and capsys.readouterr().err.splitlines()[-1].startswith(words)
+    assert not list(tmp_path.rglob("cdm.pt"))

@@ -86,3 +86,10 @@ def test_the_command_prints_its_parts_and_stores_them(tmp_path, monkeypatch, cap
     assert (stored["head"], stored["renderings"], set(stored["samples"])) == ("subject00", 2, set(STACK.names))
     assert set(stored["guidance"]) == {"T2", "CT", "PET", "T2FLAIR"} and stored["real"]["p01"]["T2"]["psnr"]
     assert load_card(file).sha256 == before.sha256 and json.dumps(stored)
+
+
+@pytest.mark.parametrize("key", ["renderings", "slices", "samples"])
+def test_numbers_that_measure_nothing_end_in_one_line(key, capsys):
+    with pytest.raises(SystemExit) as left:
+        validate.main([f"--{key}", "0"])
+    assert left.value.code == 2 and capsys.readouterr().err.startswith(f"error: {key}: this number cannot be used")

@@ -10,10 +10,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 from any2all import checks, demo
+from any2all.diffusion.prior import NetworkPrior
+from any2all.errors import Any2allError
 from any2all.evaluation.cases import MANIFEST, Manifest
+from any2all.evaluation.front import TableEvaluator, load_ground
 from any2all.geometry import Grid, Volume
 from any2all.output import ModalityResult, Result
 from any2all.pipeline import run_study
+from any2all.stack import Stack
 
 CONFIG = Path(any2all.__file__).parents[1] / "configs" / "evaluate.json"
 
@@ -98,7 +102,7 @@ def test_the_evaluation_bundle_runs_on_the_validation_head(data_folder, tiny_mod
 def test_an_unknown_task_ends_in_one_line(data_folder, tiny_model_file, monkeypatch, capsys):
     monkeypatch.setenv("ANY2ALL_DATA", str(data_folder))
     with pytest.raises(SystemExit) as caught:
-        monai.bundle.run(config_file=str(CONFIG), model_file=str(tiny_model_file), tasks="nothing", kinds="none")
+        monai.bundle.run(config_file=str(CONFIG), model_file=str(tiny_model_file), tasks="nothing", kinds=[])
     assert caught.value.code == 2 and "error: tasks: no such entry; got 'nothing'" in capsys.readouterr().err
 
 
@@ -125,18 +129,42 @@ def empty_data_folder(tmp_path, monkeypatch) -> Path:
         ({"manifest": "HERE/none.json"}, "error: manifest: the manifest cannot be read: No such file or directory"),
         ({"manifest": "HERE/list.json"}, "error: manifest: the manifest cannot be read: 'list' object"),
         ({"manifest": "HERE/entry.json"}, "error: manifest: the manifest cannot be read: 'split'; got"),
+        (
+            {"manifest": "HERE/entry.json", "cases": "block"},
+            "error: manifest: the manifest cannot be read: block_heads",
+        ),
+        ({"manifest": "HERE/entry.json", "cases": "real", "kinds": "real"}, "error: manifest: no such subject in the"),
+        (
+            {"manifest": "HERE/entry.json", "cases": "split"},
+            "error: manifest.split: splits.json has no such split; got",
+        ),
         ({"output_dir": "HERE/list.json/out"}, "error: output_dir: nothing can be written here"),
         ({"report_dir": "HERE/list.json/out"}, "error: report_dir: nothing can be written here"),
         ({"device": "cuda:99"}, "error: device: this device cannot be used; got 'cuda:99'"),
+        ({"kinds": "real,blocks"}, "error: kinds: no such kind of cases; got 'blocks'; allowed: rendered, block, real"),
+        ({"simulation": {"acceleraton": 8}}, "error: simulation: unknown key; got ['acceleraton']; allowed: accel"),
+        ({"draws": -1}, "error: draws: this number cannot be used; got -1"),
+        ({"features": "inception"}, "error: features: settings by name are needed; got 'inception'; allowed: kind"),
+        ({"features": {"kind": "any2all"}, "unconditional": {"draws": 4}}, "error: unconditional.method_list: no samp"),
+        ({"features": {"kind": "any2all"}, "unconditional": {"draw": 4}}, "error: unconditional: unknown key; got"),
+        (
+            {"method_changes": {"mds-150": {"tasks": ["R5"]}}},
+            "error: method_list.mds-150.tasks: no such task; got 'R5'",
+        ),
     ],
 )
 def test_settings_of_an_evaluation_that_cannot_be_used(
     settings, words, empty_data_folder, tiny_model_file, tmp_path, capsys
 ):
     (tmp_path / "list.json").write_text("[1]")
-    (tmp_path / "entry.json").write_text('{"validation": {}}')
-    settings = {key: value.replace("HERE", str(tmp_path)) for key, value in settings.items()}
-    given = {"output_dir": str(tmp_path / "out"), "kinds": "none", "features": "$None", "unconditional": "$None"}
+    part = {"split": "test", "renderings": {}, "positions_mm": [0], "block_mm": 0, "block_slices": 3, "real": [],
+            "real_slices": 2}  # fmt: skip
+    entries = {"validation": {}, "block": {**part, "block_heads": ["a"]}, "real": {**part, "real": ["somebody"]},
+               "split": {**part, "split": "tests"}}  # fmt: skip
+    (tmp_path / "entry.json").write_text(json.dumps(entries))
+    texts = {key: value.replace("HERE", str(tmp_path)) for key, value in settings.items() if isinstance(value, str)}
+    settings = {**settings, **texts}
+    given = {"output_dir": str(tmp_path / "out"), "kinds": [], "features": "$None", "unconditional": "$None"}
     with pytest.raises(SystemExit) as caught:
         monai.bundle.run(config_file=str(CONFIG), model_file=str(tiny_model_file), **{**given, **settings})
     line = capsys.readouterr().err.strip().splitlines()[-1]
@@ -150,3 +178,37 @@ def test_every_set_of_cases_keeps_to_its_split(data_folder):
         assert {head for head, _ in entry.renderings} <= set(splits["head_labels"][entry.split])
         assert set(entry.real) <= set(splits["real_mr"][entry.split])
     assert len(Manifest.read("test").renderings) == 12 and len(Manifest.read("test").positions_mm) == 6
+
+
+def test_a_prior_of_fewer_modalities_is_asked_what_it_can_be_asked(empty_data_folder, tiny_prior, tmp_path):
+    """Tasks that are not wanted need not suit its stack; without a choice the first that does not is named."""
+    config = json.loads(CONFIG.read_text())
+    card = replace(tiny_prior.card, stack=Stack(modalities=tiny_prior.stack.modalities[:3]))
+    prior = NetworkPrior(tiny_prior.network, card)
+    ground = load_ground(empty_data_folder, prior, kinds=[])
+    evaluator = TableEvaluator(prior, ground, config["task_list"], config["method_list"], "T1+T2,T1+T2FLAIR", "mcs-20")
+    evaluator.model_file = tmp_path / "model.pt"
+    assert [task.name for task in evaluator.evaluation().tasks] == ["T1+T2", "T1+T2FLAIR"]
+    with pytest.raises(Any2allError, match="task_list.R4.T1.T2star.given: unknown modality; got 'T2star'"):
+        replace(evaluator, tasks=None).evaluation()
+
+
+def test_an_evaluation_that_is_stopped_says_what_is_kept(
+    empty_data_folder, tiny_model_file, tmp_path, capsys, monkeypatch
+):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("any2all.evaluation.evaluate.Evaluation.run", stop)
+    with pytest.raises(SystemExit) as caught:
+        monai.bundle.run(config_file=str(CONFIG), model_file=str(tiny_model_file), kinds=[], features="$None",
+                         unconditional="$None", output_dir=str(tmp_path / "out"))  # fmt: skip
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert caught.value.code == 130 and line == "stopped: what was predicted is kept, and the same command goes on"
+
+
+def test_cases_may_be_real_subjects_alone(empty_data_folder, tiny_prior, tmp_path):
+    entry = {"split": "test", "renderings": {}, "positions_mm": [0], "block_mm": 0, "block_slices": 3, "real": [],
+             "real_slices": 2}  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps({"real": entry}))
+    assert load_ground(empty_data_folder, tiny_prior, "real", manifest=tmp_path / "manifest.json").sets == ()

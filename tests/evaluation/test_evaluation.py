@@ -11,19 +11,22 @@ import any2all
 import numpy as np
 import pytest
 import torch
+from any2all.diffusion.prior import save_prior
 from any2all.errors import Any2allError
 from any2all.evaluation import deepinv_import
 from any2all.evaluation.cases import Cases
 from any2all.evaluation.evaluate import Evaluation
 from any2all.evaluation.predictions import Prediction, PredictionFolder
 from any2all.evaluation.ranks import Ranks
+from any2all.evaluation.realism import against_every_peer
 from any2all.evaluation.records import Record
 from any2all.evaluation.report import notes, publish
 from any2all.evaluation.results import BEST, CENTRED, FAST, ONE_PASS, Results
-from any2all.evaluation.rivalry import against_mps, against_regression, centring, more_is_better
+from any2all.evaluation.rivalry import against_mps, against_regression, against_shared, centring, more_is_better
 from any2all.evaluation.tasks import Method, Task, changed, chosen
 from any2all.evaluation.tune import variations
 from any2all.stack import load_stack
+from small_cdm import saved_cdm
 
 STACK = load_stack()
 CONFIG = Path(any2all.__file__).parents[1] / "configs" / "evaluate.json"
@@ -108,10 +111,30 @@ def test_cases_without_a_modality_are_not_asked_for_it(tiny_prior):
     ({"name": "a", "sampler": "dps"}, "method_list.sampler"),
     ({"name": "a", "peer": "gan"}, "method_list.peer"),
     ({"name": "a", "sampler": "mcs", "stesp": 5}, "method_list.a"),
+    ({"name": "a", "sampler": "mcs", "peer": "cdm"}, "method_list.a"),
+    ({"name": "a", "sampler": "mcs", "slices": 0}, "method_list.a.slices"),
+    ({"name": "a", "sampler": "mcs", "samples": 0}, "method_list.a.samples"),
+    ({"name": "a", "sampler": "mcs", "steps": 2.5}, "method_list.a.steps"),
+    ({"name": "a", "sampler": "mcs", "on": ["rendred"]}, "method_list.a.on"),
+    ({"name": "a", "sampler": "mcs", "tasks": "R4+T1"}, "method_list.a.tasks"),
+    ({"name": "a", "sampler": "mcs", "applies": "image"}, "method_list.a.applies"),
 ])  # fmt: skip
 def test_a_method_that_does_not_exist_is_refused(entry, key):
     with pytest.raises(Any2allError) as caught:
         Method.from_dict(entry)
+    assert caught.value.key == key
+
+
+@pytest.mark.parametrize("entry, key", [
+    ({"targets": []}, "task_list.a.targets"),
+    ({"targets": "CT", "given": ["T1"]}, "task_list.a.targets"),
+    ({"targets": ["CT"], "given": ["CT"]}, "task_list.a.given"),
+    ({"targets": ["CT"], "given": ["T1"], "on": ["real", "blocks"]}, "task_list.a.on"),
+    ({"targets": ["T1"], "raw": ["T1"], "acceleration": 0}, "task_list.a.acceleration"),
+])  # fmt: skip
+def test_a_task_that_would_ask_for_nothing_is_refused(entry, key):
+    with pytest.raises(Any2allError) as caught:
+        Task.from_dict({"name": "a", **entry}, STACK)
     assert caught.value.key == key
 
 
@@ -199,6 +222,11 @@ def test_settings_are_laid_over_methods_by_name():
     assert entries[3] == {**METHODS[3], "samples": 1, "tasks": ["T1"]} and entries[:3] == METHODS[:3]
     with pytest.raises(Any2allError, match="method_changes"):
         changed(METHODS, {"gan": {"samples": 1}})
+    with pytest.raises(Any2allError, match="method_changes.mds: these are no settings; got 3"):
+        changed(METHODS, {"mds": 3})
+    with pytest.raises(Any2allError, match="methods: two entries have this name; got 'mds'"):
+        chosen([*METHODS, METHODS[-1]], None, "methods")
+    assert chosen(METHODS, "mds", "methods") == METHODS[-1:]
 
 
 def test_a_peer_is_a_method_like_any_other(tiny_prior, tmp_path):
@@ -251,9 +279,23 @@ def test_several_processes_need_a_folder(tiny_prior):
 def test_a_broken_prediction_is_refused_in_words(tiny_prior, tmp_path):
     evaluation(tiny_prior, tmp_path, METHODS[:1]).run()
     file = next((tmp_path / "predictions").glob("*.npz"))
-    file.write_bytes(b"not an archive")
-    with pytest.raises(Any2allError, match="earlier results"):
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
+    for broken in (b"not an archive", b"", whole[:-9], flipped):  # the last three: a cut, as by a full disk, and a flip
+        file.write_bytes(broken)
+        with pytest.raises(Any2allError, match="earlier results"):
+            evaluation(tiny_prior, tmp_path, METHODS[:1]).run()
+
+
+def test_a_prediction_that_cannot_be_kept_leaves_nothing_and_says_why(tiny_prior, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(Any2allError, match="output_dir: results cannot be kept: No space left") as caught:
         evaluation(tiny_prior, tmp_path, METHODS[:1]).run()
+    assert caught.value.code == "storage" and list((tmp_path / "predictions").iterdir()) == []
 
 
 def test_the_mean_image_is_the_rival_of_synthetic_images(tiny_prior):
@@ -330,6 +372,46 @@ def test_centred_means_stand_beside_plain_ones(tiny_prior):
     assert centring(invented(tiny_prior, {plain: [1e-3] * 6})) is None
 
 
+RISING = [1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3]
+
+
+def on(found, slices):
+    """The same results, whose methods have these slices only."""
+    records = [r.on(slices.get(r.method, r.slices)) for r in found.records]
+    return Results(found.evaluation, records)
+
+
+def test_methods_are_compared_on_the_slices_that_both_have(tiny_prior):
+    """On slice 2 alone all have the same error, however many slices each was tried on."""
+    names = (BEST, "mps-1000", CENTRED, ONE_PASS, FAST, "regression", "mds-150", "mds-150-shared")
+    whole = invented(tiny_prior, {("T1", "CT", name): RISING for name in names})
+    few = {"mps-1000": [2], CENTRED: [0, 2], ONE_PASS: [1, 2], "regression": [2, 3], FAST: [2, 5],
+           "mds-150": [0, 1, 2], "mds-150-shared": [2]}  # fmt: skip
+    some = on(whole, few)
+    assert "25.0 times cheaper, +0.00 dB, +0.00 dB" in against_mps(some).verdicts[0].measured
+    assert "worst +0.00 dB" in against_regression(some).verdicts[0].measured
+    assert "+0.00 dB over 1 tasks" in against_regression(some).verdicts[1].measured
+    assert "+0.00 dB over 1 tasks" in centring(some).verdicts[0].measured
+    row = [cell.strip() for cell in against_shared(some).body[1].splitlines()[2].split("|")[4:-1]]
+    assert row == ["1", "23.98 / 23.98", "23.98 / 23.98"]
+
+
+def test_methods_that_share_no_slice_are_not_compared(tiny_prior):
+    names = (BEST, "mps-1000", CENTRED, ONE_PASS, "regression", "mds-150", "mds-150-shared")
+    whole = invented(tiny_prior, {("T1", "CT", name): RISING for name in names})
+    apart = on(whole, {BEST: [3], "mps-1000": [2, 4], CENTRED: [1], "regression": [0], ONE_PASS: [1],
+                       "mds-150": [1], "mds-150-shared": [2]})  # fmt: skip
+    for section in (against_mps, against_regression, centring, against_shared):
+        assert section(apart) is None
+    assert "n/a" in against_every_peer(apart).body[1]
+
+
+def test_mps_on_all_slices_is_not_said_to_be_tried_on_few(tiny_prior):
+    whole = invented(tiny_prior, {("T1", "CT", name): RISING for name in (BEST, "mps-1000")})
+    assert "only" not in against_mps(whole).body[0] and "antithetic" in against_mps(whole).body[0]
+    assert against_mps(on(whole, {"mps-1000": [2, 3]})).body[0].startswith("Slices 2, 3 only: too few")
+
+
 def test_settings_to_try_are_every_combination():
     tried = variations({"name": "m", "sampler": "mds"}, ["gamma=1,5", "eta_convention=dds,ddim"])
     assert [(m["gamma"], m["eta_convention"]) for m in tried] == [(1, "dds"), (1, "ddim"), (5, "dds"), (5, "ddim")]
@@ -354,6 +436,8 @@ def test_the_four_rows_of_cdm_are_tried_where_images_are_given(tiny_prior, tiny_
     first = [images[0] for images in drawn.values()]
     assert all(np.abs(a - b).max() > 1e-4 for i, a in enumerate(first) for b in first[:i])
     assert found.mark(found.plan()[0]) != found.mark(found.plan()[2])
+    alike = evaluation(tiny_prior, None, [{**CDM_ROWS[0], "rho": "prior"}], models=tiny_cdm_file.parent)
+    assert len(alike.run()) == 2 and alike.mark(alike.plan()[0]) != found.mark(found.plan()[0])
     oracle, plain = found.methods[3], found.methods[0]
     assert oracle.sees_truth and not plain.sees_truth and plain.draws_samples and not oracle.draws_samples
     assert any("cdm-oracle looks at the truth" in note for note in notes(found))
@@ -369,3 +453,25 @@ def test_the_oracle_is_shown_the_slices_that_are_tried(tiny_prior, tiny_cdm_file
 def test_without_cdm_its_rows_are_left_out_in_words(tiny_prior, tmp_path):
     found = evaluation(tiny_prior, tmp_path, CDM_ROWS[:1], models=tmp_path)
     assert found.plan() == [] and "cdm.pt is not beside the evaluated prior" in found.left_out["cdm"]
+
+
+def test_a_cdm_of_another_grid_beside_the_prior_stops_no_evaluation(tiny_prior, tmp_path):
+    """The released CDM lies beside a user's own prior: what was measured is reported, and CDM is left out in words."""
+    saved_cdm(tmp_path / "models")
+    for methods in (METHODS[:1], METHODS[:1] + CDM_ROWS[:1]):
+        whole = evaluation(tiny_prior, tmp_path / "out", methods, models=tmp_path / "models")
+        publish(whole, whole.run())
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "were trained with another matrix each" in whole.left_out["cdm"] and whole.left_out["cdm"] in text
+    assert whole.checksums == [tiny_prior.card.sha256]
+    (tmp_path / "models" / "cdm.json").write_text("{")  # what is broken is no one's choice
+    with pytest.raises(Any2allError, match="cannot be read"):
+        evaluation(tiny_prior, None, CDM_ROWS[:1], models=tmp_path / "models")
+
+
+@pytest.mark.parametrize("change", [{"matrix": (64, 32)}, {"spacing_mm": (4.0, 4.0, 6.0)}])
+def test_a_prior_of_another_grid_is_left_out_in_words(change, tiny_prior, tmp_path):
+    save_prior(tiny_prior.network, replace(tiny_prior.card, **change), tmp_path / "other.pt")
+    methods = [*METHODS[:1], {"name": "a", "sampler": "mds", "steps": 2, "model": "other.pt"}]
+    whole = evaluation(tiny_prior, None, methods, models=tmp_path)
+    assert len(whole.run()) == 1 and "other.pt has another grid or stack" in whole.left_out["a"]

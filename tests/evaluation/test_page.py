@@ -134,7 +134,11 @@ def test_the_json_holds_the_records_as_they_were_scored(tiny_prior, published):
     assert len(content["records"]) == len(again)
     for kept, record in zip(content["records"], again):
         assert (kept["task"], kept["target"], kept["method"]) == (record.task, record.target, record.method)
-        assert kept["mse_mean"] == pytest.approx(record.mse_mean, rel=1e-4) and kept["slices"] == record.slices
+        assert kept["slices"] == record.slices
+        for name in ("mse", "ssim", "mse_mean", "ssim_mean", "ssim_head", "ssim_mean_head"):
+            assert kept[name] == pytest.approx(getattr(record, name), rel=1e-4)
+        assert kept["psnr_db"] == pytest.approx(record.psnr, rel=1e-4)
+        assert kept["ssim_all"] == pytest.approx(np.mean(record.ssim), abs=1e-4)
         assert kept["perception"] == pytest.approx(1 - np.mean(record.ssim), abs=1e-4)
     assert content["settings"]["seed"] == 0 and content["settings"]["simulation"]["acceleration"] == 4
     assert [m["name"] for m in content["settings"]["methods"]] == [m["name"] for m in METHODS]
@@ -215,6 +219,14 @@ def test_arrows_point_to_the_largest_lesion_of_a_real_subject(tiny_prior):
     spacing = tiny_prior.card.spacing_mm[0]
     expected = ((column + 3 - first + 3 + 0.5) * spacing, (row + 3 - first + 3 + 0.5) * spacing)
     assert len(arrows) >= 5 and all(arrow.xy == pytest.approx(expected) for arrow in arrows)
+
+
+def test_pictures_say_how_sparsely_each_task_was_measured(tiny_prior):
+    sparse = Task("R8+T1", ("T2FLAIR",), ("T1",), ("T2FLAIR",), acceleration=8)
+    for tasks, words in (([RAW], "from R = 4 raw data:"), ([RAW, sparse], "raw data (R4+T1 R = 4, R8+T1 R = 8):")):
+        whole = evaluation(tiny_prior, None, None, tasks, METHODS[:1])
+        (drawing,) = draw_grids(Results(whole, whole.run()))
+        assert words in drawing.caption
 
 
 def test_ladders_join_only_what_holds_the_one_before():

@@ -1,8 +1,10 @@
 """Draws from nothing beside held-out renderings, and our sampler beside every other method."""
 
 import json
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import any2all
 import numpy as np
@@ -29,7 +31,7 @@ from any2all.evaluation.unconditional import (
 )
 from any2all.samplers import MPS, Ancestral
 from any2all.samplers.noise import VolumeNoise
-from any2all.stack import load_stack
+from any2all.stack import Stack, load_stack
 
 STACK = load_stack()
 CONFIG = Path(any2all.__file__).parents[1] / "configs" / "evaluate.json"
@@ -119,6 +121,35 @@ def test_draws_are_kept_and_do_not_depend_on_their_number(tiny_prior, features, 
     assert more.images["CT"][:6] == pytest.approx(first.images["CT"], abs=2e-5)
     other = experiment(tiny_prior, features, tmp_path, seed=1).drawn(Method.from_dict(DRAWN[0]), tiny_prior)
     assert calls[2:] == [4, 2] and not np.allclose(other.images["CT"], first.images["CT"], atol=0.1)
+
+
+def test_what_is_kept_for_another_prior_is_not_taken_for_this_one(tiny_prior, features, tmp_path, monkeypatch):
+    """The same grid and folder, but PET over another constant: rendered anew. Another contrast: mcs draws anew."""
+    rendered = []
+
+    def slices(heads, count, seed, name):
+        rendered.append(name)
+        return torch.full((count, 6, 32, 32), 0.1 * len(rendered)), tuple(range(count))
+
+    monkeypatch.setattr("any2all.evaluation.unconditional.RenderedHeads", lambda *_: None)
+    monkeypatch.setattr("any2all.evaluation.unconditional._random_slices", slices)
+    pet = STACK["PET"]
+    brighter = pet.model_copy(update={"normalisation": pet.normalisation.model_copy(update={"maximum": 9.0})})
+    stack = Stack(modalities=tuple(brighter if m.name == "PET" else m for m in STACK.modalities))
+    other, told = copy(tiny_prior), copy(tiny_prior)
+    other.card = replace(tiny_prior.card, stack=stack)
+    told.card = replace(tiny_prior.card, contrast=SimpleNamespace(to_json=lambda: {"T1": 0.1}))
+    methods, heads = [Method.from_dict(m) for m in DRAWN[:2]], [Path("held.nii.gz")]
+    first, again, second = (
+        Unconditional(prior, methods, 3, heads, features, folder=tmp_path) for prior in (tiny_prior, tiny_prior, other)
+    )
+    for some in (first, again, second):
+        some.rendered(FLOOR, heads, 1)
+    assert len(rendered) == 2
+    first.rendered(FLOOR, heads, 1, tmp_path)  # with lesions
+    assert len(rendered) == 3
+    marks = [[first._mark(method, prior) for prior in (tiny_prior, told)] for method in methods]
+    assert marks[0][0] == marks[0][1] and marks[1][0] != marks[1][1]
 
 
 def cases(groups, per_group=2):

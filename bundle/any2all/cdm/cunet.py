@@ -45,6 +45,9 @@ class CUNet(nn.Module):
         blocks: residual blocks of each level on the way down, and again on the way up. One at full resolution, where a
             block costs most, keeps training on one processor core possible.
         embedding: width of the guidance embedding.
+
+    Raises:
+        ValueError: not as many blocks as widths, or a width that the group norm cannot take.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class CUNet(nn.Module):
         embedding: int = 256,
     ) -> None:
         super().__init__()
+        if len(blocks) != len(widths):
+            raise ValueError(f"{len(blocks)} numbers of blocks for {len(widths)} widths")
         self.multiple = size_multiple(widths)
         self.null_token = nn.Parameter(0.02 * torch.randn(modalities, features))
         self.guide = nn.Sequential(

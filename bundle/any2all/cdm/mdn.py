@@ -52,6 +52,9 @@ class MDN(nn.Module):
         blocks: residual blocks.
         embedding: width of the embedding of time, modality and mask, which scales and shifts every block.
         levels: T.
+
+    Raises:
+        ValueError: an odd embedding; half of it are sines and half cosines.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class MDN(nn.Module):
         levels: int = 1000,
     ) -> None:
         super().__init__()
+        if embedding % 2:
+            raise ValueError(f"an embedding of {embedding}: an even number is needed")
         self.embedding = embedding
         abar = cosine_schedule(levels).abar
         self.register_buffer("signal", abar.sqrt().float(), persistent=False)

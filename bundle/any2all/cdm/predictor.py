@@ -72,7 +72,7 @@ class CDM:
         subject: str = "",
         guidance: Guidance = "source",
         truth: Tensor | None = None,
-        rho: float = 0.0,
+        rho: float | tuple[float, ...] = 0.0,
         batch_size: int = 16,
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,

@@ -14,6 +14,10 @@ from .card import CDMCard, load_card
 from .predictor import CDM, load_cdm
 
 
+class OtherGridError(Any2allError):
+    """A CDM that was trained on another grid or stack than the prior."""
+
+
 @dataclass
 class CDMSource:
     """CDM of a file.
@@ -73,10 +77,10 @@ def no_cdm() -> Any2allError:
 
 
 def refuse_other_grid(card: CDMCard, prior: PriorCard) -> None:
-    """CDM sees the slices that are laid for the prior, so the two have to know the same ones."""
+    """CDM sees the slices that are laid for the prior, so the two have to know the same ones, else OtherGridError."""
     for name in ("matrix", "spacing_mm", "stack"):
         if getattr(card, name) != getattr(prior, name):
-            raise Any2allError(
+            raise OtherGridError(
                 f"this CDM and this prior were trained with another {name} each",
                 key="cdm_file",
                 value=None if name == "stack" else getattr(card, name),

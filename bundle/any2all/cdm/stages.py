@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from ..diffusion.prior import check_matrix, file_sha256, has_fast_bf16
 from ..errors import Any2allError
 from ..stack import Stack
 from ..training.handlers import EMA, Clock
+from ..workflow import as_count
 from .batches import FrozenEncoder, GuidedImages, MaskedImages, NoisyRepresentations, RepresentationLoss
-from .card import STAGES, CDMCard, Stage, load_networks, save_networks
+from .card import STAGES, CDMCard, Stage, load_card, load_networks, save_networks
 from .cunet import WIDTHS, SynthesisLoss
 from .mrm import PATCH, MaskedPatchLoss
 from .scores import masked_loss, psnr_by_guidance, variance_explained
@@ -30,6 +32,12 @@ from .standardise import Standardisation
 
 VERSION = "0.1.0"
 CHUNK = 32
+STEPS = 1000  # of MDN's schedule
+BATCH_KEYS: Mapping[Stage, tuple[str, ...]] = {
+    "mrm": ("mask_ratio",),
+    "mdn": ("draws", "empty", "conditioned"),
+    "cunet": ("encoded", "sampled", "steps"),
+}
 
 
 class StageTraining:
@@ -44,7 +52,8 @@ class StageTraining:
         device: where it trains.
 
     Raises:
-        Any2allError: an unknown stage, a matrix that the networks cannot take, or the file before is missing,
+        Any2allError: an unknown stage, a matrix that the networks cannot take, sizes of which one of them (that of a
+            later stage, too) cannot be built, shares of patches that are none or all, or the file before is missing,
             unfinished or of another stack or grid.
     """
 
@@ -61,18 +70,22 @@ class StageTraining:
     ) -> None:
         check_stage(stage)
         check_matrix(matrix, _multiple(networks))
-        self.stage, self.device, self.batches = stage, torch.device(device), dict(batches[stage])
+        self.stage, self.device, self.batches = stage, torch.device(device), dict(batches.get(stage, {}))
         self.frozen: dict[str, nn.Module] = {}
         self.card = CDMCard(VERSION, tuple(matrix), tuple(spacing_mm), stack, {})
+        _check_sizes(replace(self.card, networks=dict(networks)))
         if stage != STAGES[0]:
             fresh = self.card
             self.card, frozen = load_networks(previous_file, STAGES[: STAGES.index(stage)])
             same = [getattr(self.card, key) == getattr(fresh, key) for key in ("stack", "matrix", "spacing_mm")]
             if not all(same):
                 raise Any2allError("the stage before has another stack or grid", key="cdm", value=str(previous_file))
-            self.frozen = {name: network.to(self.device) for name, network in frozen.items()}
-        self.card.networks[stage] = dict(networks[stage])
+            # as `CDM` lays them out, or the first scoring would change the last digit of what they give
+            self.frozen = {n: net.to(self.device, memory_format=torch.channels_last) for n, net in frozen.items()}
+        self.card.networks[stage] = dict(networks.get(stage, {}))
         self.network = self.card.build(stage).to(self.device, memory_format=torch.channels_last)
+        if stage == "mrm":
+            _check_masked(self.batches.get("mask_ratio", MaskedImages.mask_ratio), self.network.count)
 
     def prepare_batch(self) -> Any:
         """The ``prepare_batch`` of the trainer."""
@@ -126,6 +139,54 @@ def check_stage(stage: str) -> str:
     return stage
 
 
+def check_settings(stage: str, batches: Mapping[str, Mapping[str, Any]], standardisation_slices: int) -> None:
+    """Raise Any2allError for a stage that there is not, and for settings that would train on nothing or end a run late.
+
+    Args:
+        stage, batches: see `StageTraining`; those of all stages are looked at.
+        standardisation_slices: over how many slices y_0 is standardised.
+    """
+    check_stage(stage)
+    as_count(standardisation_slices, "standardisation_slices")
+    for name, settings in batches.items():
+        known = BATCH_KEYS[check_stage(name)]
+        unknown = sorted(set(settings) - set(known))
+        if unknown:
+            raise Any2allError("unknown key", key=f"batches.{name}", value=unknown, allowed=known)
+        for key in {"draws", "steps"} & set(settings):
+            as_count(settings[key], f"batches.{name}.{key}", most=STEPS if key == "steps" else None)
+        for key in {"empty", "encoded", "sampled"} & set(settings):
+            _check_share(settings[key], f"batches.{name}.{key}")
+    guided = {"encoded": GuidedImages.encoded, "sampled": GuidedImages.sampled, **batches.get("cunet", {})}
+    if guided["encoded"] + guided["sampled"] > 1:
+        value = guided["encoded"], guided["sampled"]
+        raise Any2allError("more than all rows", key="batches.cunet", value=value, allowed="encoded + sampled up to 1")
+
+
+def _check_share(value: Any, key: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise Any2allError("this is no share", key=key, value=value, allowed="0 to 1")
+
+
+def _check_masked(ratio: Any, patches: int) -> None:
+    """L_MRM needs patches that are hidden, and the encoder some that are not."""
+    _check_share(ratio, "batches.mrm.mask_ratio")
+    if not 0 < round(ratio * patches) < patches:
+        message = f"of {patches} patches some have to be hidden and some seen"
+        raise Any2allError(message, key="batches.mrm.mask_ratio", value=ratio, allowed="between 0 and 1")
+
+
+def _check_sizes(card: CDMCard) -> None:
+    """Build every network once: a size that a later stage would refuse shows in the first one."""
+    for stage in STAGES:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                card.build(stage)
+        except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+            message, value = f"the network cannot be built: {error}", card.networks.get(stage)
+            raise Any2allError(message, key=f"networks.{stage}", value=value) from error
+
+
 def _multiple(networks: Mapping[str, Mapping[str, Any]]) -> int:
     """What H and W must be divisible by, for MRM's patches and the levels of the C-UNet."""
     patch = networks.get("mrm", {}).get("patch", PATCH)
@@ -136,6 +197,29 @@ def file_before(model_file: str | Path, stage: Stage) -> Path | None:
     """The file of the stage before, in the folder beside; None for the first."""
     model_file, number = Path(model_file), STAGES.index(check_stage(stage))
     return model_file.parents[1] / STAGES[number - 1] / model_file.name if number else None
+
+
+def check_same_before(model_file: str | Path, previous_file: str | Path) -> None:
+    """Raise Any2allError where a stage would go on from a checkpoint that knows another y_0.
+
+    ``model_file``, what the stage has written so far, holds the networks of the stages before as they were then.
+    """
+    if not (Path(model_file).is_file() and Path(previous_file).is_file()):
+        return
+    (then, old), (now, new) = (_as_written(Path(file)) for file in (model_file, previous_file))
+    same = all(name in old and torch.equal(old[name], value) for name, value in new.items())
+    if not same or then.to_json()["standardisation"] != now.to_json()["standardisation"]:
+        raise Any2allError(
+            "the stage before was trained on since this one was begun, which knows its old representations",
+            key="previous_file",
+            value=str(previous_file),
+            hint=f"remove {Path(model_file).parent} and train this stage anew, or name the old file",
+        )
+
+
+def _as_written(file: Path) -> tuple[CDMCard, dict[str, Tensor]]:
+    card = load_card(file)
+    return card, torch.load(file, map_location="cpu", weights_only=True)
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from ..evaluation.cases import real_cases
 from ..scores.statistics import Interval
 from ..scores.text import markdown_table
 from ..training.cohort import DataSplits, data_folder, validation_slices
-from ..workflow import front_door
+from ..workflow import as_count, front_door
 from .card import write_card
 from .guidance import GAPS, Guided, compare_guidance
 from .moments import MOST_COVARIANCE_ERROR, MOST_MEAN_ERROR, VARIANCE_RATIO, Samples, check_samples
@@ -99,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     options = _parser().parse_args(arguments)
     with front_door():
+        for key in ("renderings", "slices", "samples"):
+            as_count(getattr(options, key), key)
         cdm, folder = load_cdm(options.model), data_folder()
         found = _validated(cdm, folder, options)
         if options.store:

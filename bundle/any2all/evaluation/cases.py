@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from .regions import cortical_suvr
 
 MANIFEST = Path(__file__).parents[2] / "configs" / "manifest.json"
 Kind = Literal["rendered", "block", "real"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 LEAST_HEAD = 0.08  # of a real slice; thinner caps of the head are left out
 LESION = "lesion"
 
@@ -126,6 +127,9 @@ class Manifest:
 
     @classmethod
     def _of(cls, name: str, entry: Mapping[str, Any]) -> Manifest:
+        for head in entry.get("block_heads", ()):
+            if not entry["renderings"].get(head):
+                raise ValueError(f"block_heads names {head!r}, of which there is no rendering")
         return cls(
             name,
             entry["split"],
@@ -155,9 +159,12 @@ class Manifest:
     def subjects(
         self, folder: Path, stack: Stack, matrix: Sequence[int], spacing_mm: Sequence[float]
     ) -> Iterator[Cases]:
-        """The real subjects, one by one."""
+        """The real subjects, one by one. Raises Any2allError for one that the split does not have."""
         entries = dict(zip(self._names(folder), DataSplits(folder, self.split).real_stacks(stack), strict=True))
         for name in self.real:
+            if name not in entries:
+                message = f"no such subject in the split {self.split}"
+                raise Any2allError(message, key="manifest", value=name, allowed=list(entries))
             mask = next((folder / "real_mr" / name).glob(f"*{LESION}*.nii.gz"), None)
             yield real_cases(name, entries[name], mask, stack, matrix, spacing_mm, self.real_slices)
 

@@ -40,7 +40,7 @@ class CDMPeer:
     guidance: Guidance = "source"
     truth: Tensor | None = None
     batch_size: int = 24
-    rho: float = 0.0
+    rho: float | tuple[float, ...] = 0.0
 
     @property
     def name(self) -> str:

@@ -15,7 +15,7 @@ from .perception import Perception
 from .records import Record
 from .results import Results, Section
 
-FORMAT = 1
+FORMAT = 2
 DIGITS = 5  # significant ones of a score
 
 
@@ -46,10 +46,14 @@ def document(
 
 
 def _record(record: Record, perception: Perception) -> dict[str, Any]:
-    """Scores slice by slice and in all; the group of a slice stands with the cases."""
-    scores = {**asdict(record), **record.summary(), "slices": record.slices, "perception": perception.of(record)}
-    del scores["groups"]
-    return scores
+    """Scores slice by slice and in all, whose names end in ``_all`` where the slices' have the plain one.
+
+    The group of a slice stands with the cases.
+    """
+    scores, whole = asdict(record), record.summary()
+    del scores["groups"], whole["slices"]
+    whole = {f"{name}_all" if isinstance(scores.get(name), list) else name: value for name, value in whole.items()}
+    return {**scores, **whole, "perception": perception.of(record)}
 
 
 def _settings(evaluation: Evaluation) -> dict[str, Any]:

@@ -118,8 +118,9 @@ def _beside(results: Results, method: Method) -> Iterator[tuple[Record, Interval
     for cases in results.of_kind("rendered"):
         for other in (r for r in results.records if (r.cases, r.method) == (cases.name, method.name)):
             own = results.record(cases.name, other.task, other.target, BEST)
-            if own is not None and set(own.slices) & set(other.slices):
-                yield other, difference(own, other, mean=not method.draws_samples)
+            gap = None if own is None else difference(own, other, mean=not method.draws_samples)
+            if gap is not None:
+                yield other, gap
 
 
 def _methods() -> list[str]:
@@ -155,8 +156,3 @@ def above_zero(gap: Interval) -> bool | None:
     if gap.low is None or gap.high is None:
         return None
     return True if gap.low > 0 else False if gap.high < 0 else None
-
-
-def _on_common_slices(a: Record, b: Record) -> tuple[Record, Record]:
-    slices = [z for z in a.slices if z in b.slices]
-    return a.on(slices), b.on(slices)

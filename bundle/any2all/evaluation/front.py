@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,18 +20,19 @@ from ..phantom.dataset import RenderedHeads
 from ..scores.baselines import load_mean_image
 from ..training import cohort
 from ..training.finish import mean_image_file
-from ..workflow import announce, as_count, front_door
-from .cases import MANIFEST, Cases, Manifest
+from ..workflow import INTERRUPTED, announce, as_count, front_door
+from .cases import KINDS, MANIFEST, Cases, Manifest
 from .evaluate import Evaluation
 from .features import FeatureExtractor, load_features
 from .ranks import Ranks
 from .report import publish
-from .roster import prior_beside
+from .roster import LeftOutError, prior_beside
 from .tasks import Method, Task, changed, chosen
 from .unconditional import Unconditional
 
 FITTING_SLICES, FITTING_SEED = 240, 77
 DRAW_STEPS, BANK_SLICES = 250, 400
+SIMULATION = ("acceleration", "acs_lines", "coils", "noise_std", "seed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +61,22 @@ def load_ground(
     """The sets of cases that the manifest's entry ``cases`` describes, of these kinds ("rendered,real" or a list)."""
     with front_door():
         entry, folder = Manifest.read(cases, manifest), Path(folder)
-        wanted = kinds.split(",") if isinstance(kinds, str) else list(kinds)
+        wanted = [kind.strip() for kind in kinds.split(",")] if isinstance(kinds, str) else list(kinds)
+        for kind in wanted:
+            if kind not in KINDS:
+                raise Any2allError("no such kind of cases", key="kinds", value=kind, allowed=KINDS)
+        try:
+            heads = tuple(cohort.DataSplits(folder, entry.split).head_labels)
+        except KeyError:
+            raise Any2allError("splits.json has no such split", key=f"manifest.{cases}", value=entry.split) from None
         place = (folder, prior.stack, prior.card.matrix, prior.card.spacing_mm)
         sets: list[Cases] = []
-        if "rendered" in wanted:
+        if "rendered" in wanted and entry.renderings:
             sets.append(entry.rendered(*place))
         if "block" in wanted:
             sets += entry.blocks(*place)
         if "real" in wanted:
             sets += entry.subjects(*place)
-        heads = tuple(cohort.DataSplits(folder, entry.split).head_labels)
         return Ground(tuple(sets), cohort.training_data(folder, None, prior.stack), heads)
 
 
@@ -110,33 +118,45 @@ class TableEvaluator:
     report_dir: str | Path | None = None
 
     def run(self) -> Evaluation:
-        """Measure what is not in ``output_dir`` yet. Leaves the process with status 2 on a user's error."""
+        """Measure what is not in ``output_dir`` yet.
+
+        Leaves the process with status 2 on a user's error, 130 on Ctrl-C.
+        """
         with front_door():
-            evaluation = self.evaluation()
-            for key in ("output_dir", "report_dir"):
-                if getattr(self, key):
-                    made_folder(getattr(self, key), key)
-            records = evaluation.run()
-            if evaluation.ranks.is_first:
-                publish(evaluation, records, Path(self.report_dir) if self.report_dir else None)
-            return evaluation
+            try:
+                return self._run()
+            except KeyboardInterrupt:
+                if not self.output_dir:
+                    raise
+                announce("stopped: what was predicted is kept, and the same command goes on")
+                raise SystemExit(INTERRUPTED) from None
+
+    def _run(self) -> Evaluation:
+        evaluation = self.evaluation()
+        for key in ("output_dir", "report_dir"):
+            if getattr(self, key):
+                made_folder(getattr(self, key), key)
+        records = evaluation.run()
+        if evaluation.ranks.is_first:
+            publish(evaluation, records, Path(self.report_dir) if self.report_dir else None)
+        return evaluation
 
     def evaluation(self) -> Evaluation:
         """The evaluation that the settings describe."""
         features = self._features()
         world_size = as_count(self.world_size, "world_size")
-        methods = [Method.from_dict(entry) for entry in changed(self.method_list, self.method_changes or {})]
+        tasks, methods = self._tasks(), self._methods()
         evaluation = Evaluation(
             self.prior,
             self.dataset.sets,
-            chosen([Task.from_dict(t, self.prior.stack) for t in self.task_list], self.tasks, "tasks"),
-            chosen(methods, self.methods, "methods"),
-            self.simulation or {},
+            tasks,
+            methods,
+            _checked(self.simulation, SIMULATION, "simulation"),
             Path(self.output_dir) if self.output_dir else None,
             Path(self.model_file).parent,
             load_mean_image(mean_image_file(self.model_file), self.prior.card),
             self._training,
-            self._likeness if self.draws else None,
+            self._likeness if as_count(self.draws, "draws", least=0) else None,
             features,
             self._unconditional(features),
             as_count(self.batch_size, "batch_size"),
@@ -148,20 +168,33 @@ class TableEvaluator:
                 announce(f"left out: {name}: {why}")
         return evaluation
 
+    def _tasks(self) -> list[Task]:
+        """Those that are wanted; the others need not suit the prior's stack."""
+        return [Task.from_dict(t, self.prior.stack) for t in chosen(self.task_list, self.tasks, "tasks")]
+
+    def _methods(self) -> list[Method]:
+        methods = [Method.from_dict(entry) for entry in changed(self.method_list, self.method_changes or {})]
+        known = [entry.get("name") for entry in self.task_list]
+        for method in methods:
+            for name in method.tasks or ():
+                if name not in known:
+                    key = f"method_list.{method.name}.tasks"
+                    raise Any2allError("no such task", key=key, value=name, allowed=known)
+        return chosen(methods, self.methods, "methods")
+
     def _features(self) -> FeatureExtractor | None:
         """What FID and KID compare; None where the settings say so."""
-        wanted = dict(self.features or {})
-        kind, file = wanted.pop("kind", "any2all"), wanted.pop("file", None)
-        if wanted:
-            raise Any2allError("unknown key", key="features", value=sorted(wanted), allowed=["kind", "file"])
-        return None if self.features is None else load_features(kind, file)
+        wanted = _checked(self.features, ("kind", "file"), "features")
+        return None if self.features is None else load_features(wanted.get("kind", "any2all"), wanted.get("file"))
 
     def _unconditional(self, features: FeatureExtractor | None) -> Unconditional | None:
         """The experiment of draws from nothing, where it is wanted and there are held-out heads."""
-        wanted, ground = self.unconditional or {}, self.dataset
+        wanted, ground = _checked(self.unconditional, ("draws", "method_list"), "unconditional"), self.dataset
         if features is None or not wanted.get("draws") or not ground.heads:
             return None
-        folder = Path(self.model_file).parent
+        if "method_list" not in wanted:
+            hint = "--unconditional#draws N changes the number alone"
+            raise Any2allError("no samplers to draw with", key="unconditional.method_list", hint=hint)
         return Unconditional(
             self.prior,
             [Method.from_dict(m) for m in wanted["method_list"]],
@@ -170,11 +203,16 @@ class TableEvaluator:
             features,
             ground.data.head_labels,
             ground.data.lesion_masks,
-            lambda name: prior_beside(self.prior, folder / name),
+            self._prior_beside,
             Path(self.output_dir) if self.output_dir else None,
             as_count(self.batch_size, "batch_size"),
             self.seed,
         )
+
+    def _prior_beside(self, name: str) -> NetworkPrior | None:
+        with suppress(LeftOutError):
+            return prior_beside(self.prior, Path(self.model_file).parent, name)
+        return None
 
     def _training(self) -> Tensor:
         """Rendered training slices (N, M, H, W) in u, for peers that are fitted."""
@@ -188,3 +226,13 @@ class TableEvaluator:
         """Distances of draws to training slices, beside those of held-out slices."""
         stacks = draw_stacks(self.prior, self.draws, DRAW_STEPS, self.seed, self.batch_size)
         return compare_with_training(stacks, Reference.of(self.prior, self.dataset.data, BANK_SLICES))
+
+
+def _checked(settings: Mapping[str, Any] | None, known: Sequence[str], key: str) -> dict[str, Any]:
+    """Settings of a configuration; none for None. Raises Any2allError for a key that would be overlooked."""
+    if not isinstance(settings, Mapping | None):
+        raise Any2allError("settings by name are needed", key=key, value=settings, allowed=known)
+    unknown = sorted(set(settings or {}) - set(known))
+    if unknown:
+        raise Any2allError("unknown key", key=key, value=unknown, allowed=known)
+    return dict(settings or {})

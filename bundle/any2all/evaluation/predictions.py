@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,12 +61,14 @@ class PredictionFolder:
         return held if held is not None and held.mark == mark else None
 
     def add(self, prediction: Prediction) -> None:
-        """Keep this one in place of an older one of the same names."""
+        """Keep this one in place of an older one of the same names.
+
+        Raises Any2allError (code ``storage``) where the folder takes no file.
+        """
         names = (prediction.cases, prediction.task, prediction.method)
         if self.folder is None:
             self._held[names] = prediction
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         file = self._file(*names)
         facts = {
             "cases": names[0],
@@ -76,9 +81,16 @@ class PredictionFolder:
         }
         packed = {f"u_{name}": np.rint(image * STEPS).astype(np.uint16) for name, image in prediction.images.items()}
         partial = file.with_suffix(".partial")
-        with partial.open("wb") as stream:
-            np.savez_compressed(stream, facts=np.array(json.dumps(facts)), **packed)
-        os.replace(partial, file)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as stream:
+                np.savez_compressed(stream, facts=np.array(json.dumps(facts)), **packed)
+            os.replace(partial, file)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink()
+            message = f"results cannot be kept: {error.strerror or error}"
+            raise Any2allError(message, key="output_dir", value=str(self.folder), code="storage") from error
 
     def _file(self, cases: str, task: str, method: str) -> Path:
         return self.folder / f"{fingerprint(cases, task, method)}.npz"
@@ -91,7 +103,7 @@ class PredictionFolder:
                 facts = json.loads(str(stored["facts"]))
                 images = {k[2:]: stored[k].astype(np.float32) / STEPS for k in stored.files if k.startswith("u_")}
             return Prediction(**{**facts, "slices": tuple(facts["slices"])}, images=images)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise Any2allError(
                 "this is no file of earlier results", key="output_dir", value=str(file), hint="remove or move it"
             ) from error

@@ -14,7 +14,7 @@ from .distribution import ENOUGH_FOR_FID, FID, KID, LEAST_FOR_KID, fid, kid
 from .perception import STRUCTURE, Perception
 from .predictions import Prediction
 from .records import Record
-from .results import BEST, Results, Section, difference, number
+from .results import BEST, Results, Section, difference, number, on_shared_slices
 from .unconditional import Distance
 
 OWN_NETWORK = "our own small network, so these numbers compare with one another only, never with a published FID"
@@ -155,8 +155,10 @@ def rivalries(results: Results, own: str = BEST) -> list[Rivalry]:
 
 def _tested(own: Record, other: Record) -> tuple[float | None, float | None]:
     """p of PSNR and of SSIM of the mean of the samples, on the slices that both have."""
-    slices = [z for z in own.slices if z in other.slices]
-    a, b = own.on(slices), other.on(slices)
+    shared = on_shared_slices(own, other)
+    if shared is None:
+        return None, None
+    a, b = shared
     return (
         paired_wilcoxon(a.mse_mean, b.mse_mean, a.groups, psnr_of_mse),
         paired_wilcoxon(a.ssim_mean, b.ssim_mean, a.groups, mean_score),
@@ -207,7 +209,7 @@ def _rival_row(results: Results, rivalry: Rivalry, record: Record) -> list[str]:
         "n/a" if found.kid is None else str(found.kid),
         str(record.passes or "–"),
         f"{record.seconds:.3f}",
-        "" if is_own else str(difference(rivalry.own, record)),
+        "" if is_own else str(difference(rivalry.own, record) or "n/a"),
         "" if is_own else p_text(rivalry.p_psnr[record.method]),
         "" if is_own else p_text(rivalry.p_ssim[record.method]),
     ]

@@ -84,10 +84,18 @@ def same_slices(records: Sequence[Record]) -> list[tuple[tuple[int, ...], list[R
     return parts
 
 
-def difference(a: Record, b: Record, mean: bool = True) -> Interval:
-    """PSNR of a minus PSNR of b in dB, of the mean of the samples or of one, on the slices that both have."""
+def on_shared_slices(a: Record, b: Record) -> tuple[Record, Record] | None:
+    """Both on the slices that both were tried on; None where there is none."""
     slices = [z for z in a.slices if z in b.slices]
-    first, second = a.on(slices), b.on(slices)
+    return (a.on(slices), b.on(slices)) if slices else None
+
+
+def difference(a: Record, b: Record, mean: bool = True) -> Interval | None:
+    """PSNR of a minus PSNR of b in dB, of the mean of the samples or of one, on the slices that both have, if any."""
+    shared = on_shared_slices(a, b)
+    if shared is None:
+        return None
+    first, second = shared
     scores = (first.mse_mean, second.mse_mean) if mean else (first.mse, second.mse)
     return paired_bootstrap(*scores, first.groups, reduce=psnr_of_mse)
 

@@ -7,7 +7,7 @@ import numpy as np
 from ..scores.statistics import chain, psnr_of_mse
 from ..scores.text import markdown_table
 from .records import Record
-from .results import BEST, CENTRED, FAST, ONE_PASS, QUICKER, Results, Section, Verdict, difference
+from .results import BEST, CENTRED, FAST, ONE_PASS, QUICKER, Results, Section, Verdict, difference, on_shared_slices
 
 SLOW = "mps-1000"
 UNPAIRED = "mcs-20-unpaired"
@@ -48,27 +48,35 @@ def against_mps(results: Results) -> Section | None:
     that cost the one with most steps is held to the claim. What MCS owes to its antithetic pairs, which the paper's
     samplers do not have, shows in the rows without them.
     """
-    verdicts, rows = [], []
-    for slow in [r for r in results.records if r.method == SLOW]:
+    verdicts, rows, slow_records = [], [], [r for r in results.records if r.method == SLOW]
+    for slow in slow_records:
         tried = [results.record(slow.cases, slow.task, slow.target, name) for name in (BEST, QUICKER, UNPAIRED)]
         needed = 8 if _has_raw(results, slow.task) else 20
-        found = [r.on(slow.slices) for r in tried if r is not None]
-        affordable = [r for r in found if r.method != UNPAIRED and slow.passes >= needed * r.passes * r.samples]
-        for own in found:
-            ours, theirs = f"{own.psnr:.2f} / {own.psnr_mean:.2f}", f"{slow.psnr:.2f} / {slow.psnr_mean:.2f}"
+        found = [both for r in tried if r is not None and (both := on_shared_slices(r, slow)) is not None]
+        paired = [both for both in found if both[0].method != UNPAIRED]
+        affordable = [both for both in paired if slow.passes >= needed * both[0].passes * both[0].samples]
+        for own, other in found:
+            ours, theirs = f"{own.psnr:.2f} / {own.psnr_mean:.2f}", f"{other.psnr:.2f} / {other.psnr_mean:.2f}"
             cost = f"{own.passes} × {own.samples}"
             rows.append([slow.target, slow.task, own.method, ours, theirs, cost, str(slow.passes)])
         if affordable:
-            verdicts.append(_at_its_cost(affordable[0], slow, needed))
+            verdicts.append(_at_its_cost(*affordable[0], needed))
     if not rows:
         return None
-    slices = ", ".join(str(z) for z in next(r for r in results.records if r.method == SLOW).slices)
     header = ["target", "from", "method", "one / mean of 4", "MPS: one / mean", "passes", "MPS's for one"]
     note = (
-        f"Slices {slices} only: too few for an interval. KID needs 200 slices: n/a. The samples of mcs come in "
-        f"antithetic pairs: one sample is as before, the mean is sharper; {UNPAIRED} and MPS draw independent ones."
+        f"{_few_slices(results, slow_records[0])}The samples of mcs come in antithetic pairs: one sample is as before, "
+        f"the mean is sharper; {UNPAIRED} and MPS draw independent ones."
     )
     return Section("Against MPS with 1,000 steps", tuple(verdicts), (note, markdown_table(header, rows)))
+
+
+def _few_slices(results: Results, record: Record) -> str:
+    """Which slices a record has, where these are not all of its cases; else nothing."""
+    count = next(len(cases) for cases in results.evaluation.sets if cases.name == record.cases)
+    if len(record.slices) == count:
+        return ""
+    return f"Slices {', '.join(map(str, record.slices))} only: too few for an interval. KID needs 200 slices: n/a. "
 
 
 def _at_its_cost(own: Record, slow: Record, needed: int) -> Verdict:
@@ -89,17 +97,18 @@ def _has_raw(results: Results, task: str) -> bool:
 
 def against_regression(results: Results) -> Section | None:
     """One pass against a masked regression U-Net of the same size, and halfway between both, as `fast` is."""
-    pairs = [
+    tried = [
         (r, results.record(r.cases, r.task, r.target, "regression")) for r in results.records if r.method == ONE_PASS
     ]
-    pairs = [(own, other) for own, other in pairs if other is not None]
+    pairs = [both for r, other in tried if other is not None and (both := on_shared_slices(r, other)) is not None]
     if not pairs:
         return None
     rows, gaps, gains = [], [], []
     for own, other in pairs:
         gap, fast = difference(own, other), results.record(own.cases, own.task, own.target, FAST)
         gaps.append(gap.mean)
-        gains += [] if fast is None else [fast.psnr - own.psnr]
+        both = None if fast is None else on_shared_slices(fast, own)
+        gains += [] if both is None else [both[0].psnr - both[1].psnr]
         halfway = "n/a" if fast is None else f"{fast.psnr:.2f}"
         rows.append([own.cases, own.target, own.task, f"{own.psnr:.2f}", f"{other.psnr:.2f}", str(gap), halfway])
     worst, times = min(gaps), results.evaluation.trained_longer("regression.pt")
@@ -123,14 +132,16 @@ def centring(results: Results) -> Section | None:
     rows, gains = [], {}
     for r in [r for r in results.records if r.method == CENTRED]:
         plain = results.record(r.cases, r.task, r.target, BEST)
-        if plain is None:
+        both = None if plain is None else on_shared_slices(r, plain)
+        if both is None:
             continue
-        gain = r.psnr_mean - plain.psnr_mean
+        centred, plain = both
+        gain = centred.psnr_mean - plain.psnr_mean
         gains.setdefault(r.cases, []).append(gain)
         others = [results.record(r.cases, r.task, r.target, name) for name in (ONE_PASS, "regression")]
         beside = ["n/a" if other is None else f"{other.psnr:.2f}" for other in others]
         rows.append(
-            [r.cases, r.target, r.task, f"{plain.psnr_mean:.2f}", f"{r.psnr_mean:.2f}", f"{gain:+.2f}", *beside]
+            [r.cases, r.target, r.task, f"{plain.psnr_mean:.2f}", f"{centred.psnr_mean:.2f}", f"{gain:+.2f}", *beside]
         )
     if not rows:
         return None
@@ -152,19 +163,13 @@ def against_shared(results: Results) -> Section | None:
         if not r.method.endswith("-shared"):
             continue
         own = results.record(r.cases, r.task, r.target, r.method.removesuffix("-shared"))
-        if own is not None:
-            rows.append(
-                [
-                    r.target,
-                    r.task,
-                    own.method,
-                    f"{own.psnr:.2f} / {own.psnr_mean:.2f}",
-                    f"{r.psnr:.2f} / {r.psnr_mean:.2f}",
-                ]
-            )
+        both = None if own is None else on_shared_slices(own, r)
+        if both is not None:
+            scores = [f"{one.psnr:.2f} / {one.psnr_mean:.2f}" for one in both]
+            rows.append([r.target, r.task, own.method, str(len(both[0].slices)), *scores])
     if not rows:
         return None
-    header = ["target", "from", "sampler", "per_modality: one / mean", "shared: one / mean"]
+    header = ["target", "from", "sampler", "slices", "per_modality: one / mean", "shared: one / mean"]
     return Section(
         "The paper's own recipe, `shared`",
         (),
@@ -178,7 +183,8 @@ def against_wavelets(results: Results) -> Section | None:
     for cases in [*results.of_kind("rendered"), *results.of_kind("real")]:
         own = results.record(cases.name, "R4+T1", "T2FLAIR", BEST)
         rivals = [r for r in (results.record(cases.name, "R4+T1", "T2FLAIR", name) for name in RIVALS) if r]
-        if own is None or not rivals:
+        rivals = [r for r in rivals if own is not None and on_shared_slices(own, r) is not None]
+        if not rivals:
             continue
         best = max(rivals, key=lambda r: r.psnr)
         gap, needed = difference(own, best), 3.0 if cases.kind == "rendered" else 1.0
@@ -209,8 +215,9 @@ def real_scans(results: Results) -> Section | None:
                 [cases.name, target, task, r.method, f"{r.psnr_mean:.2f}", f"{np.mean(r.ssim_mean):.3f}"] for r in found
             ]
             copy, own = (results.record(cases.name, task, target, m) for m in ("matched_copy", BEST))
-            if copy and own:
-                gap = own.psnr_mean - copy.psnr
+            both = on_shared_slices(own, copy) if copy and own else None
+            if both is not None:
+                gap = both[0].psnr_mean - both[1].psnr
                 verdicts.append(
                     Verdict(
                         f"{cases.name}, {target} from {task}: better than the matched copy", f"{gap:+.2f} dB", gap > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..cdm.source import CDMSource
+from ..cdm.source import CDMSource, OtherGridError
 from ..diffusion.prior import NetworkPrior, load_prior
 from ..errors import Any2allError
 from ..samplers import MCS
@@ -60,8 +61,7 @@ class Roster:
                 sampler = replace(sampler, mean_network=prior.mean_network)
                 if sampler.steps == 1 and prior.mean_network is None:
                     raise LeftOutError("this prior has no network for means", key=f"method_list.{method.name}")
-            rho = prior.card.noise_correlation() if method.rho == "prior" else method.rho
-            return SampledPeer(method.name, prior, sampler, self.batch_size, rho)
+            return SampledPeer(method.name, prior, sampler, self.batch_size, self._rho(method, prior))
         builders: dict[str, Callable[[Method], Peer]] = {
             MEAN_IMAGE: self._mean_image,
             MatchedCopy.name: lambda _: self._matched_copy,
@@ -73,6 +73,10 @@ class Roster:
             return builders[method.peer](method)
         return tuned_reconstructions("real" if kind == "real" else "rendered")[method.peer]
 
+    @staticmethod
+    def _rho(method: Method, prior: NetworkPrior) -> float | tuple[float, ...]:
+        return prior.card.noise_correlation() if method.rho == "prior" else method.rho
+
     def prior_of(self, method: Method) -> NetworkPrior:
         """The prior that a method samples from."""
         return self.prior if method.model is None else self.other(method.model)
@@ -80,17 +84,14 @@ class Roster:
     def other(self, name: str) -> NetworkPrior:
         """Another prior beside the evaluated one, such as ``shared.pt``."""
         if name not in self._others:
-            other = None if self.models is None else prior_beside(self.prior, self.models / name)
-            if other is None:
-                raise LeftOutError(f"{name} is not beside the evaluated prior", key="method_list.model", value=name)
-            self._others[name] = other
+            self._others[name] = prior_beside(self.prior, self.models, name)
         return self._others[name]
 
     @property
     def checksums(self) -> list[str]:
-        """Of the evaluated prior's weights, and of CDM's where there is one."""
+        """Of the evaluated prior's weights, and of CDM's where there is one that can be tried beside it."""
         found = [self.prior.card.sha256]
-        if self._cdm_file.present:
+        with suppress(Any2allError):
             found.append(self._cdm_file.card(self.prior.card).sha256)
         return [sha256 for sha256 in found if sha256]
 
@@ -116,8 +117,12 @@ class Roster:
     def _cdm(self, method: Method) -> Peer:
         if not self._cdm_file.present:
             raise LeftOutError("cdm.pt is not beside the evaluated prior", key=f"method_list.{method.name}")
-        peers = cdm_peers(self._cdm_file.load(self.prior.card), self.batch_size)
-        return replace(peers[method.peer], rho=method.rho)
+        try:
+            cdm = self._cdm_file.load(self.prior.card)
+        except OtherGridError as error:
+            raise LeftOutError(error.message, key=f"method_list.{method.name}") from error
+        peers = cdm_peers(cdm, self.batch_size)
+        return replace(peers[method.peer], rho=self._rho(method, self.prior))
 
     def _prior_of_deepinv(self, method: Method) -> NetworkPrior:
         try:
@@ -127,16 +132,17 @@ class Roster:
         return self.prior_of(method)
 
 
-def prior_beside(prior: NetworkPrior, file: Path) -> NetworkPrior | None:
-    """Another prior to compare with; None where there is no such file.
+def prior_beside(prior: NetworkPrior, folder: Path | None, name: str) -> NetworkPrior:
+    """Another prior to compare with, from the folder of the evaluated one.
 
-    Raises Any2allError where its grid or its stack is another.
+    Raises LeftOutError where there is no such file, or its grid or stack is another.
     """
-    if not file.is_file():
-        return None
-    other = load_prior(file, prior.device)
-    if other.card.matrix != prior.card.matrix or other.stack != prior.stack:
-        raise Any2allError("this prior has another grid or stack", key="method_list.model", value=file.name)
+    if folder is None or not (folder / name).is_file():
+        raise LeftOutError(f"{name} is not beside the evaluated prior", key="method_list.model", value=name)
+    other = load_prior(folder / name, prior.device)
+    ours, theirs = ((card.matrix, card.spacing_mm, card.stack) for card in (prior.card, other.card))
+    if ours != theirs:
+        raise LeftOutError(f"{name} has another grid or stack than the evaluated prior", key="method_list.model")
     return other
 
 

@@ -21,7 +21,7 @@ from .distribution import LEAST_FOR_KID
 from .findings import above_zero
 from .realism import realism
 from .records import IN_HEAD, Record
-from .results import BEST, Results, Section, Verdict
+from .results import BEST, Results, Section, Verdict, on_shared_slices
 from .tasks import CDM_ORACLE
 
 OWN, NULL, UNCONDITIONAL = "cdm", "cdm-null", "cdm-unconditional"
@@ -45,9 +45,8 @@ class Score:
     reduce: Callable[[np.ndarray], float]
 
     def gap(self, own: Record, other: Record, form: Form) -> Interval:
-        """What ``own`` gains on ``other``, on the slices that both have."""
-        slices = [z for z in own.slices if z in other.slices]
-        a, b = own.on(slices), other.on(slices)
+        """What ``own`` gains on ``other``, on the slices that both have (one at least)."""
+        a, b = on_shared_slices(own, other)
         field = self.fields[form]
         return paired_bootstrap(getattr(a, field), getattr(b, field), a.groups, reduce=self.reduce)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from ..kspace.acquisition import Acquisition
 from ..kspace.simulate import simulate_kspace
 from ..samplers import MCS, MDS, MPS, Ancestral, Sampler
 from ..stack import Stack
-from .cases import Cases, Kind
+from ..workflow import as_count
+from .cases import KINDS, Cases, Kind
 
 Applies = Literal["all", "raw", "images"]
 CDM_ORACLE = "cdm-oracle"  # looks at the truth: an upper bound, never a result
@@ -43,13 +44,19 @@ class Task:
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any], stack: Stack) -> Task:
-        """From a config entry. Raises Any2allError for names that the stack does not hold."""
+        """From a config entry. Raises Any2allError for what cannot be used, such as names that the stack lacks."""
         _known_keys(cls, entry, "task_list")
-        parts = {key: tuple(entry.get(key, ())) for key in ("targets", "given", "raw")}
-        for names in parts.values():
-            for name in names:
-                stack.index(name)
-        on, acceleration = tuple(entry.get("on", ("rendered",))), entry.get("acceleration")
+        place = f"task_list.{entry['name']}"
+        parts = {key: _names(entry, place, key, "modality", stack.names) for key in ("targets", "given", "raw")}
+        if not parts["targets"]:
+            raise Any2allError("a task without a target", key=f"{place}.targets", allowed=stack.names)
+        for name in parts["given"]:
+            if name in (*parts["targets"], *parts["raw"]):
+                message = "a given image cannot be a target, or raw, as well"
+                raise Any2allError(message, key=f"{place}.given", value=name)
+        on, acceleration = _names(entry, place, "on", "kind of cases", KINDS, ("rendered",)), entry.get("acceleration")
+        if acceleration is not None:
+            as_count(acceleration, f"{place}.acceleration")
         return cls(entry["name"], **parts, on=on, acceleration=acceleration)
 
     def suits(self, cases: Cases) -> bool:
@@ -127,19 +134,24 @@ class Method:
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Method:
-        """From a config entry. Raises Any2allError for a key that does not exist, an unknown sampler or peer."""
+        """From a config entry. Raises Any2allError for a key that does not exist, an unknown sampler or peer, and for
+        a choice or a count that cannot be used."""
         _known_keys(cls, entry, "method_list")
+        place = f"method_list.{entry['name']}"
         kind, allowed = ("peer", PEERS) if "peer" in entry else ("sampler", tuple(_SETTINGS))
         if entry.get(kind) not in allowed:
             raise Any2allError("no such method", key=f"method_list.{kind}", value=entry.get(kind), allowed=allowed)
-        tasks = entry.get("tasks")
-        return cls(
-            **{
-                **entry,
-                "tasks": None if tasks is None else tuple(tasks),
-                "on": tuple(entry.get("on", ("rendered",))),
-            }
-        )
+        if entry.get("peer") and entry.get("sampler"):
+            raise Any2allError("a method is a peer or a sampler", key=place, value=[entry["peer"], entry["sampler"]])
+        if entry.get("applies", "all") not in get_args(Applies):
+            value = entry["applies"]
+            raise Any2allError("no such choice", key=f"{place}.applies", value=value, allowed=get_args(Applies))
+        for key, default in (("steps", None), ("slices", None), ("samples", 1)):
+            if (value := entry.get(key, default)) is not None or key == "samples":
+                as_count(value, f"{place}.{key}")
+        tasks = None if entry.get("tasks") is None else _names(entry, place, "tasks", "task")
+        on = _names(entry, place, "on", "kind of cases", KINDS, ("rendered",))
+        return cls(**{**entry, "tasks": tasks, "on": on})
 
     def meant_for(self, task: Task, cases: Cases) -> bool:
         """Whether the configuration wants this method on the task; whether it can do it, its peer says."""
@@ -197,25 +209,52 @@ def _known_keys(kind: type, entry: Mapping[str, Any], key: str) -> None:
         raise Any2allError("an entry without a name", key=key, value=dict(entry))
 
 
+def _names(
+    entry: Mapping[str, Any],
+    place: str,
+    key: str,
+    what: str,
+    allowed: Sequence[str] | None = None,
+    default: tuple[str, ...] = (),
+) -> tuple[str, ...]:
+    """A list of names in an entry; ``allowed``: None takes any. Raises Any2allError for what is none."""
+    names = entry.get(key, default)
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise Any2allError(f"a list is needed, of each {what}", key=f"{place}.{key}", value=names, allowed=allowed)
+    for name in names:
+        if allowed is not None and name not in allowed:
+            raise Any2allError(f"unknown {what}", key=f"{place}.{key}", value=name, allowed=allowed)
+    return tuple(names)
+
+
 def changed(entries: Sequence[Mapping[str, Any]], changes: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Entries with other settings laid over those of some names. Raises Any2allError for a name that no entry has."""
+    """Entries with other settings laid over those of some names.
+
+    Raises Any2allError for a name that no entry has, and for settings that are none.
+    """
     known = [entry.get("name") for entry in entries]
-    for name in changes:
+    for name, settings in changes.items():
         if name not in known:
             raise Any2allError("no such entry", key="method_changes", value=name, allowed=known)
+        if not isinstance(settings, Mapping):
+            allowed = "settings such as {'slices': 2}"
+            raise Any2allError("these are no settings", key=f"method_changes.{name}", value=settings, allowed=allowed)
     return [{**entry, **changes.get(entry.get("name"), {})} for entry in entries]
 
 
 def chosen(entries: Sequence[Any], names: str | Sequence[str] | None, key: str) -> list[Any]:
     """The entries (with a ``name``) that a command line asks for: None is all; "a,b" or a list of names.
 
-    Raises Any2allError for a name that no entry has.
+    Raises Any2allError for a name that no entry has, and for one that two have.
     """
+    known = [entry.get("name") if isinstance(entry, Mapping) else entry.name for entry in entries]
+    for name in known:
+        if name is not None and known.count(name) > 1:
+            raise Any2allError("two entries have this name", key=key, value=name, hint="results are kept by name")
     if names is None:
         return list(entries)
     wanted = [n.strip() for n in names.split(",")] if isinstance(names, str) else [str(n) for n in names]
-    known = [entry.name for entry in entries]
     for name in wanted:
         if name not in known:
             raise Any2allError("no such entry", key=key, value=name, allowed=known)
-    return [entry for entry in entries if entry.name in wanted]
+    return [entry for entry, name in zip(entries, known) if name in wanted]

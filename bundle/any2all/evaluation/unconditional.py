@@ -180,12 +180,16 @@ class Unconditional:
         return part
 
     def _mark(self, method: Method, prior: NetworkPrior) -> str:
-        return fingerprint(method.settings(), prior.card.sha256, self.seed)
+        """Checksum of what draws depend on; of the priors' facts about contrast only those of mcs do."""
+        contrast = [prior.card.to_json()["contrast"]] if method.sampler == "mcs" else []
+        return fingerprint(method.settings(), prior.card.sha256, *contrast, self.seed)
 
     def rendered(self, name: str, heads: Sequence[Path], seed: int, lesion_masks: Path | None = None) -> ImageSet:
         """N rendered slices, `SLICES_PER_HEAD` of each rendering; other seeds are other renderings."""
         card = self.prior.card
-        mark = fingerprint([p.name for p in heads], seed, self.draws, list(card.matrix), list(card.spacing_mm))
+        stack, lesions = card.stack.model_dump(mode="json"), lesion_masks is not None
+        place = [list(card.matrix), list(card.spacing_mm), stack]
+        mark = fingerprint([Path(p).name for p in heads], seed, self.draws, place, lesions)
         found = self._store.find(NAME, name, "rendered", mark)
         if found is None:
             series = RenderedHeads(

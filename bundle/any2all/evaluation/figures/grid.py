@@ -144,8 +144,9 @@ def _drawing(results: Results, cases: Cases, kind: str, rows: Sequence[_Row]) ->
     )
     where = "; ".join(f"{row.target} from {row.task.name}: slice {row.z} of {cases.groups[row.z]}" for row in rows)
     top = _error_top(results, rows)
-    label = "SYNTHETIC, nothing of it was measured" if kind == "synthesis" else "reconstructed from R = 4 raw data"
-    label = label.replace("R = 4", f"R = {results.evaluation.simulation.get('acceleration', 4)}")
+    label = (
+        "SYNTHETIC, nothing of it was measured" if kind == "synthesis" else f"reconstructed from {_raw(results, rows)}"
+    )
     return Drawing(
         file_name("pictures", cases.name, kind),
         f"Pictures: {kind}, {cases.name}",
@@ -160,6 +161,15 @@ def _drawing(results: Results, cases: Cases, kind: str, rows: Sequence[_Row]) ->
         f"Pictures of {len(rows)} tasks: truth, given images, methods, and their error maps.",
         _draw(results, rows, top),
     )
+
+
+def _raw(results: Results, rows: Sequence[_Row]) -> str:
+    """Such as "R = 4 raw data"; where tasks differ, each with its own."""
+    rates = [row.task.simulation_of(results.evaluation.simulation).get("acceleration", 4) for row in rows]
+    if len(set(rates)) == 1:
+        return f"R = {rates[0]} raw data"
+    each = ", ".join(f"{row.task.name} R = {rate}" for row, rate in zip(rows, rates))
+    return f"raw data ({each})"
 
 
 def _error_top(results: Results, rows: Sequence[_Row]) -> float:
