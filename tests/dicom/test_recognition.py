@@ -177,6 +177,25 @@ def test_the_better_of_two_series_is_taken_and_the_other_is_named(tmp_path):
     assert any("series 4" in line for line in made.ignored)
 
 
+def test_images_of_one_examination_stay_together(tmp_path):
+    """Two visits with the same protocol, whose series were numbered in another order; only the second has a CT."""
+    for visit, numbers in (("1", (5, 4)), ("2", (3, 6))):
+        for (name, tags), number in zip((("t1", MPRAGE), ("flair", FLAIR)), numbers):
+            told = {**tags, "SeriesNumber": number, "StudyInstanceUID": f"1.2.{visit}"}
+            slices = classic("MR", pattern(seed=number), OBLIQUE, told, uid=f"1.2.{visit}.{number}")
+            write_all(slices, tmp_path / "in" / visit / name)
+    ct = {**CT, "SeriesNumber": 2, "StudyInstanceUID": "1.2.2"}
+    write_all(classic("CT", pattern(), OBLIQUE, ct, lambda k: (1, -1024)), tmp_path / "in" / "2" / "ct")
+    (made,) = studies_from(tmp_path / "in", STACK, tmp_path / "out")
+    source = json.loads((made.folder / "dicom_source.json").read_text())["modalities"]
+    assert {name: entry["study_uid"] for name, entry in source.items()} == dict.fromkeys(
+        ("T1", "T2FLAIR", "CT"), "1.2.2"
+    )
+    assert not [words for words in made.warnings if "examinations" in words]
+    (made,) = studies_from(tmp_path / "in", STACK, tmp_path / "out", {"1.2.1.4": "T2FLAIR"})  # but for the user's word
+    assert [words for words in made.warnings if "examinations" in words]
+
+
 def test_a_soft_kernel_and_more_slices_are_better(tmp_path):
     kinds = {2: "H60s", 3: "H31s", 4: "H31s"}
     for number, kernel in kinds.items():

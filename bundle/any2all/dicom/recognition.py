@@ -17,7 +17,7 @@ from .protocol import Protocol, protocol_of
 from .series import MANUFACTURER, Series
 
 LEAST_CONFIDENCE = 0.5
-_AGREE, _ALONE, _DISAGREE, _NAMED = 0.95, 0.8, 0.6, 0.5
+_SAID, _AGREE, _ALONE, _DISAGREE, _NAMED = 1.0, 0.95, 0.8, 0.6, 0.5
 _ENHANCED = {"T1": "T1", "T2": "T2", "FLUID_ATTENUATED": "T2FLAIR", "T2_STAR": "T2star"}
 _NO_WEIGHTING = {
     "DIFFUSION": "diffusion",
@@ -89,7 +89,7 @@ def recognise(series: Series, stack: Stack, overrides: Mapping[str, Override] | 
     said = _override(series, overrides or {})
     ours = series.skip is not None and series.skip.startswith(MANUFACTURER)
     if said is not None and not ours:
-        return Recognised(said.modality, "the user said so", 1.0, said.reference_suv)
+        return Recognised(said.modality, "the user said so", _SAID, said.reference_suv)
     if series.skip is not None:
         return Recognised(None, series.skip, 1.0)
     protocol = protocol_of(series)
@@ -136,21 +136,30 @@ def check_overrides(overrides: Mapping[str, Any] | None, series: Sequence[Series
 def choose(series: list[tuple[Series, Recognised]], stack: Stack) -> list[Choice]:
     """For each modality that was recognised: its series, the best one first.
 
-    Confidence counts first (in steps of 0.1), then an original over a derived image, a soft over a bone kernel, 3-D
-    over 2-D, more slices over fewer, the first over the later ones.
+    What the user said counts first, then what is sure, then the examination that has the most modalities, since images
+    of one day belong together; then confidence (in steps of 0.1), an original over a derived image, a soft over a bone
+    kernel, 3-D over 2-D, more slices over fewer, the first over the later ones.
     """
+    usable = [pair for pair in series if pair[1].modality in stack.names and pair[1].confidence >= LEAST_CONFIDENCE]
+    has: dict[str, set[str | None]] = {}
+    for one, found in usable:
+        has.setdefault(one.study_uid, set()).add(found.modality)
+    main = max(has, key=lambda uid: len(has[uid]), default="")
     choices = []
     for name in stack.names:
-        mine = [pair for pair in series if pair[1].modality == name and pair[1].confidence >= LEAST_CONFIDENCE]
+        mine = [pair for pair in usable if pair[1].modality == name]
         if mine:
-            choices.append(Choice(name, tuple(sorted(mine, key=_rank))))
+            choices.append(Choice(name, tuple(sorted(mine, key=lambda pair: _rank(pair, main)))))
     return choices
 
 
-def _rank(pair: tuple[Series, Recognised]) -> tuple:
+def _rank(pair: tuple[Series, Recognised], main: str) -> tuple:
     series, found = pair
     protocol = protocol_of(series)
     return (
+        found.confidence < _SAID,
+        found.confidence < _ALONE,
+        series.study_uid != main,
         -round(found.confidence, 1),
         "DERIVED" in protocol.image_type,
         bool(_BONE_KERNEL.search(protocol.kernel)),
