@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import Any2allError
 
@@ -80,11 +80,21 @@ class Modality(_Frozen):
     not_patterns: tuple[str, ...] = ()
     caption: str = ""
 
+    @field_validator("patterns", "not_patterns")
+    @classmethod
+    def _compiles(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return patterns
+
     def matches(self, stem: str) -> int:
         """Length of the longest pattern that matches a whole token run of ``stem`` (0: none, or excluded)."""
         if any(_token_run(pattern, stem) for pattern in self.not_patterns):
             return 0
-        return max(_token_run(pattern, stem) for pattern in self.patterns)
+        return max((_token_run(pattern, stem) for pattern in self.patterns), default=0)
 
 
 def _token_run(pattern: str, stem: str) -> int:
@@ -139,5 +149,14 @@ class Stack(_Frozen):
 
 
 def load_stack(file: str | Path = DEFAULT_STACK_FILE) -> Stack:
-    """Read a stack file (JSON)."""
-    return Stack.model_validate(json.loads(Path(file).read_text()))
+    """Read a stack file (JSON). Raises Any2allError where it is none."""
+    try:
+        return Stack.model_validate(json.loads(Path(str(file)).read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    raise Any2allError(
+        f"the stack cannot be read: {reason}", key="stack_file", value=str(file), hint="see configs/stack.json"
+    )

@@ -69,6 +69,27 @@ TABLE = {  # modality, or None and a word of the reason
     "GRE phase, nameless": (mr("", **GRE, tr=28, te=20, ImageType=["ORIGINAL", "PRIMARY", "P"]), "a phase"),
     "MIP of SWI": (mr("mIP_Images(SW)", **GRE, tr=28, te=20, ImageType=["DERIVED", "PRIMARY", "MNIP"]), "a projection"),
     "field map": (mr("gre_field_mapping", **GRE, tr=488, te=4.92, FlipAngle=60), "calibration"),
+    "MPRAGE by its short name": (mr("t1_mpr_ns_sag_p2_iso", **SIEMENS_T1), "T1"),
+    "MPRAGE as HCP calls it": (mr("T1w_MPR", **SIEMENS_T1), "T1"),
+    "reformat of it": (mr("t1_mpr_sag_p2_iso_MPR_tra", **SIEMENS_T1), "derived image"),
+    "derived, called T1 MPR": (mr("T1 MPR cor", **SIEMENS_T1, ImageType=["DERIVED", "SECONDARY"]), "derived image"),
+    "MP2RAGE uniform": (mr("t1_mp2rage_sag_p3_iso_UNI_Images", **SIEMENS_T1), "T1"),
+    "MP2RAGE first inversion": (mr("t1_mp2rage_sag_p3_iso_INV1", **SIEMENS_T1), "inversion image"),
+    "MP2RAGE T1 map": (mr("t1_mp2rage_sag_p3_iso_T1_Images", **SIEMENS_T1), "map"),
+    "T2 map": (mr("T2_Map_Images", tr=2000, te=80), "map"),
+    "CISS": (mr("t2_ci3d_tra", **GRE, tr=5.6, te=2.4, FlipAngle=60, MRAcquisitionType="3D"), "steady-state"),
+    "T2 of the spine": (mr("t2_tse_sag", tr=3500, te=100, BodyPartExamined="CSPINE"), "another body part (CSPINE)"),
+    "T2 of the spine by name": (mr("T2 SAG C-SPINE", tr=3500, te=100), "the spine (C-SPINE)"),
+    "T1 before contrast": (mr("Ax T1 PRE CONTRAST", tr=550, te=12), "T1"),
+    "T1 pre gad": (mr("Ax T1 pre-gad", tr=550, te=12), "T1"),
+    "T1 with and without": (mr("T1 W WO CONTRAST", tr=550, te=12), "contrast agent (by its description)"),
+    "T1 before and after": (mr("T1 pre and post contrast", tr=550, te=12), "contrast agent (by its description)"),
+    "agent NO CONTRAST is none": (mr("t1_mprage", **SIEMENS_T1, ContrastBolusAgent="NO CONTRAST"), "T1"),
+    "CT W/O CONTRAST": (("CT", {**CT, "SeriesDescription": "HEAD W/O IV CONTRAST"}), "CT"),
+    "CT without contrast": (("CT", {**CT, "SeriesDescription": "Head without contrast 5mm"}), "CT"),
+    "CT non-contrast": (("CT", {**CT, "SeriesDescription": "NON-CONTRAST HEAD"}), "CT"),
+    "CT with contrast": (("CT", {**CT, "SeriesDescription": "HEAD W CONTRAST"}), "contrast agent (by its description)"),
+    "CT W/WO CONTRAST": (("CT", {**CT, "SeriesDescription": "HEAD W/WO CONTRAST"}), "contrast agent"),
     "localizer": (mr("localizer", **GRE, tr=8.6, te=4, FlipAngle=20), "localizer"),
     "survey": (mr("Survey_SHC", **GRE, tr=11, te=4.6, FlipAngle=15), "localizer"),
     "unknown": (mr("research 7", ("RM",), 1400, 50), "names no modality"),
@@ -154,6 +175,25 @@ def test_the_better_of_two_series_is_taken_and_the_other_is_named(tmp_path):
     assert rows[5]["verdict"] == "taken" and rows[4]["verdict"] == "not taken"
     assert "series 5 is the better T2FLAIR" in rows[4]["reason"]
     assert any("series 4" in line for line in made.ignored)
+
+
+def test_images_of_one_examination_stay_together(tmp_path):
+    """Two visits with the same protocol, whose series were numbered in another order; only the second has a CT."""
+    for visit, numbers in (("1", (5, 4)), ("2", (3, 6))):
+        for (name, tags), number in zip((("t1", MPRAGE), ("flair", FLAIR)), numbers):
+            told = {**tags, "SeriesNumber": number, "StudyInstanceUID": f"1.2.{visit}"}
+            slices = classic("MR", pattern(seed=number), OBLIQUE, told, uid=f"1.2.{visit}.{number}")
+            write_all(slices, tmp_path / "in" / visit / name)
+    ct = {**CT, "SeriesNumber": 2, "StudyInstanceUID": "1.2.2"}
+    write_all(classic("CT", pattern(), OBLIQUE, ct, lambda k: (1, -1024)), tmp_path / "in" / "2" / "ct")
+    (made,) = studies_from(tmp_path / "in", STACK, tmp_path / "out")
+    source = json.loads((made.folder / "dicom_source.json").read_text())["modalities"]
+    assert {name: entry["study_uid"] for name, entry in source.items()} == dict.fromkeys(
+        ("T1", "T2FLAIR", "CT"), "1.2.2"
+    )
+    assert not [words for words in made.warnings if "examinations" in words]
+    (made,) = studies_from(tmp_path / "in", STACK, tmp_path / "out", {"1.2.1.4": "T2FLAIR"})  # but for the user's word
+    assert [words for words in made.warnings if "examinations" in words]
 
 
 def test_a_soft_kernel_and_more_slices_are_better(tmp_path):

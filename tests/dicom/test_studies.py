@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 from any2all.dicom import scan, studies_from
+from any2all.errors import Any2allError
 from any2all.preparation import find_subjects
 from any2all.preparation.conversion import CONVERTED, from_dicom
 from any2all.stack import load_stack
@@ -99,6 +101,64 @@ def test_a_finished_subject_is_kept_and_a_changed_one_is_not(mixed, tmp_path):
     again[1].files["PET"].unlink()
     assert [one.resumed for one in studies_from(mixed, STACK, out, {"2": None})] == [True, False]
     assert not list(out.glob(".*"))
+
+
+def test_a_patient_keeps_the_number_when_others_join_or_leave(tmp_path):
+    def series(name: str, where: str) -> None:
+        person = {"PatientID": name, "PatientName": name}
+        slices = classic("MR", pattern(seed=len(name)), OBLIQUE, MPRAGE, uid=f"1.2.{ord(name[0])}", **person)
+        write_all(slices, tmp_path / "in" / where)
+
+    def numbers() -> dict[str, str]:
+        made = studies_from(tmp_path / "in", STACK, tmp_path / "out")
+        uids = {one.subject: json.loads((one.folder / "dicom_source.json").read_text()) for one in made}
+        return {document["modalities"]["T1"]["series_uid"]: name for name, document in uids.items()}
+
+    series("b", "b")
+    series("d", "d")
+    assert numbers() == {"1.2.98": "subject01", "1.2.100": "subject02"}
+    series("a", "a")  # before both by the names of the files
+    assert numbers() == {"1.2.97": "subject03", "1.2.98": "subject01", "1.2.100": "subject02"}
+    shutil.rmtree(tmp_path / "in")
+    series("c", "c")  # another cohort into the same folder
+    assert numbers() == {"1.2.99": "subject04"}
+    (tmp_path / "in" / "readme").write_bytes(b"")
+    first = next((tmp_path / "in" / "c").iterdir())
+    shutil.copy(first, tmp_path / "in" / "top")
+    converted = tmp_path / "cohort" / CONVERTED
+    shutil.copytree(tmp_path / "out" / "subject04", converted / "subject09")
+    assert [one.name for one in find_subjects(tmp_path / "in", STACK, converted)] == ["subject09"]
+
+
+def test_one_patient_is_told_by_whatever_way_the_name_is_written(tmp_path):
+    for where, name in (("a", "Doe^John"), ("b", "DOE^JOHN^^^")):
+        tags = {**(MPRAGE if where == "a" else FLAIR), "SeriesNumber": ord(where)}
+        write_all(classic("MR", pattern(), OBLIQUE, tags, PatientName=name), tmp_path / "in" / where)
+    (made,) = studies_from(tmp_path / "in", STACK, tmp_path / "out")
+    assert list(made.files) == ["T1", "T2FLAIR"]
+
+
+def test_nameless_examinations_are_not_put_together(tmp_path):
+    for visit in ("1", "2"):
+        tags = {**(MPRAGE if visit == "1" else FLAIR), "SeriesNumber": int(visit), "StudyInstanceUID": f"1.2.{visit}"}
+        person = {"PatientID": "", "PatientName": "Anonymous"}
+        write_all(classic("MR", pattern(), OBLIQUE, tags, uid=f"1.2.{visit}.1", **person), tmp_path / "in" / visit)
+    with pytest.raises(Any2allError, match="nobody can tell whose they are; got '2 Study Instance UIDs'"):
+        studies_from(tmp_path / "in", STACK, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (made,) = studies_from(tmp_path / "in", STACK, tmp_path / "out", subject="p1")  # somebody who knows
+    assert list(made.files) == ["T1", "T2FLAIR"] and any("examinations" in words for words in made.warnings)
+
+
+@pytest.mark.parametrize("name", ["study.json", "summary.json"])
+def test_a_folder_that_no_conversion_made_is_not_replaced(mixed, tmp_path, name):
+    (tmp_path / "out" / "p1").mkdir(parents=True)
+    there = tmp_path / "out" / "p1" / name
+    there.write_text('{"any2all_summary": 1, "files": ["summary.json"], "provenance": {}}')
+    shutil.rmtree(mixed / "c")
+    with pytest.raises(Any2allError, match=f"would be replaced; got '{name}'"):
+        studies_from(mixed, STACK, tmp_path / "out", subject="p1")
+    assert [path.name for path in there.parent.iterdir()] == [name]
 
 
 def test_the_command_converts_and_writes_back(mixed, tmp_path, capsys):

@@ -257,6 +257,19 @@ def test_a_study_that_never_was_dicom_gets_a_pseudonymous_study(phantom_files, t
     assert abs(values(one)[3, 5, 7] - np.asarray(expected.dataobj)[tuple(index)]) <= 0.5
 
 
+@pytest.mark.parametrize("given", ["CT", "T1"])
+def test_the_frame_of_reference_is_kept_where_the_reference_has_one(given, tmp_path):
+    """On another grid than its slices, as of a lowres image. A T1 that never was DICOM lies in a world of its own."""
+    sources("CT", tmp_path / "in")
+    (made,) = studies_from(tmp_path / "in", STACK, tmp_path / "studies", subject="p01")
+    own = read_volume(made.files["CT"], "image")
+    finer = own.grid.scaled((24, 20, 15), np.zeros(3), np.array([1, 1, 0.5]))
+    results = results_on(Volume(np.ones(finer.shape), finer), given, tmp_path / "results", ["T2FLAIR"])
+    written = write_dicom(results, tmp_path / "out", made.folder / "dicom_source.json")
+    frames = {one.FrameOfReferenceUID for folder in written.values() for one in images(folder)}
+    assert len(frames) == 1 and (FRAME_UID in frames) == (given == "CT")
+
+
 def test_series_appear_whole_or_not_at_all(phantom_files, tmp_path, monkeypatch):
     reference = read_volume(phantom_files / "T1.nii.gz", "image")
     results = results_on(reference, "T1", tmp_path / "results", ("CT",))

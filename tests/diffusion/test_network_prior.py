@@ -135,6 +135,22 @@ def test_the_network_that_states_means_is_the_one_that_the_card_names(tmp_path):
         _ = load_prior(tmp_path / "model.pt").mean_network
 
 
+def test_a_prior_that_is_broken_off_while_it_is_written_leaves_the_earlier_one(tmp_path, monkeypatch):
+    network = build_network(load_stack(), NETWORK)
+    save_prior(network, card(), tmp_path / "model.pt")
+    before = load_prior(tmp_path / "model.pt").card.sha256
+
+    def half(state, file):
+        with open(file, "wb") as stream:
+            stream.write(b"PK half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(KeyboardInterrupt):
+        save_prior(network, card(), tmp_path / "model.pt")
+    assert load_prior(tmp_path / "model.pt").card.sha256 == before
+
+
 def test_damaged_or_foreign_files_are_refused_in_words(tmp_path):
     model_file = tmp_path / "model.pt"
     with pytest.raises(Any2allError, match="prior file not found.*model.pt"):

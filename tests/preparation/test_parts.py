@@ -31,7 +31,8 @@ def ball(inside: float = 1.0, air: float = 0.0, radius: float = 0.7, grid: Grid 
 
 def save(folder: Path, name: str, volume: Volume) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(volume.data, volume.grid.affine), folder / name)
+    shaded = volume.data * np.linspace(1, 1.01, volume.data.size).reshape(volume.data.shape)  # a ball has two values
+    nib.save(nib.Nifti1Image(shaded.astype(np.float32), volume.grid.affine), folder / name)
     return folder / name
 
 
@@ -74,6 +75,28 @@ def test_images_of_other_places_and_single_slices_are_left_out(tmp_path):
     assert list(record["modalities"]) == ["T1"] and record["reference"] == "T1"
     assert "does not overlap with the reference T1" in record["refused"]["T2"]
     assert "at least 2 along every axis" in record["refused"]["T2FLAIR"]
+
+
+@pytest.mark.parametrize("labels", [2, 30])
+def test_a_mask_is_no_image(labels, tmp_path):
+    save(tmp_path / "in" / "p1", "T1.nii.gz", ball(1000))
+    inside = ball().data * np.random.default_rng(0).integers(1, labels, ball().data.shape)
+    nib.save(nib.Nifti1Image(inside.astype(np.int16), AFFINE), tmp_path / "in" / "p1" / "T2_lesions.nii.gz")
+    (subject,) = find_subjects(tmp_path / "in", STACK)
+    record = prepare_subject(subject, tmp_path / "out", STACK, Settings())
+    assert list(record["modalities"]) == ["T1"]
+    assert record["refused"]["T2"].startswith(f"T2: this is a mask or a label map, and no image; got '{labels} diff")
+
+
+def test_results_of_a_study_are_not_replaced(tmp_path):
+    save(tmp_path / "in" / "p1", "T1.nii.gz", ball(1000))
+    there = save(tmp_path / "out" / "p1", "CT.nii.gz", ball())
+    summary = {"any2all_summary": 1, "files": ["CT.nii.gz", "summary.json"], "provenance": {}}
+    (there.parent / "summary.json").write_text(json.dumps(summary))
+    (subject,) = find_subjects(tmp_path / "in", STACK)
+    with pytest.raises(Any2allError, match="output_dir: the folder holds results of a study"):
+        prepare_subject(subject, tmp_path / "out", STACK, Settings())
+    assert there.is_file()
 
 
 def test_a_registration_below_the_limit_is_refused(tmp_path, monkeypatch):
@@ -144,7 +167,10 @@ def test_a_subject_stays_in_its_section_when_others_join():
     assert 50 < list(large.values()).count("validation") < 110 and split(few, 0.2, 1)[0] != small
     given, notes = split([record("a", "training"), record("b", "validation")], 0.5, 0)
     assert given == {"a": "training", "b": "validation"} and notes == []
-    assert split([record("a", "validation")], 0.5, 0)[0] == {"a": "training"}
+    drawn = [record("p01"), record("p02")]
+    assert set(split(drawn, 0.999999, 0)[0].values()) == {"training"}
+    kept, notes = split([record("a", "validation")], 0.5, 0)  # the source's word wins
+    assert kept == {"a": "validation"} and any("no subject is left to train on" in note for note in notes)
 
 
 def test_constants_come_from_the_cohort():

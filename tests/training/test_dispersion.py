@@ -1,9 +1,13 @@
 """The factors on the std: what they are measured from, and that they bring the coverage to its level."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from any2all.scores.uncertainty import held_by
 from any2all.spread import std_of
+from any2all.stack import Stack
+from any2all.training import detail
 from any2all.training.dispersion import LEVEL, measure_std_scale
 
 
@@ -30,6 +34,20 @@ def test_a_single_mr_image_has_no_companion_and_no_factor_but_for_its_raw_data(t
     scales = measure_std_scale(tiny_prior, torch.rand(3, 6, 32, 32) * 2 - 1)
     assert set(scales["reconstructed"]) == {"T1"} and set(scales["synthetic"]) == {m.name for m in others}
     assert (0, (), False) not in asked  # nothing is drawn from nothing
+
+
+def test_a_single_mr_image_has_another_companion_for_its_detail(tiny_prior, monkeypatch):
+    """A stack of T1 and CT ended in a traceback here, after all of its training."""
+    asked = []
+    rendering = SimpleNamespace(images=torch.zeros(4, 2, 8, 8), affine=np.eye(4))
+    monkeypatch.setattr(detail, "load_head_labels", lambda file: None)
+    monkeypatch.setattr(detail, "render", lambda *_: rendering)
+    monkeypatch.setattr(detail, "_detail_of", lambda prior, volumes, *names: asked.append(names) or 0.1)
+    for names, pairs in ((("T1", "CT"), [("T1", "CT")]), (("CT", "T1"), [("T1", "CT")]), (("T1",), [])):
+        stack = Stack(modalities=tuple(tiny_prior.stack[name] for name in names))
+        found = detail.measure_detail(SimpleNamespace(stack=stack, card=tiny_prior.card), "head.nii.gz")
+        assert asked == pairs and list(found) == [name for name, _ in pairs]
+        asked.clear()
 
 
 def test_the_factor_brings_the_coverage_to_its_level(tiny_prior, monkeypatch):

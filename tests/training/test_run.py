@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -134,6 +135,54 @@ def test_a_checkpoint_of_another_network_is_refused_in_words(first_run, small_co
     assert left.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: output_dir: the checkpoint is of another network") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("noise_levels", "shared"),
+        ("prediction", "eps"),
+        ("spacing_mm", [6.0, 6.0, 6.0]),
+        ("matrix", [40, 32]),
+        ("stack", "REVERSED"),
+    ],
+)
+def test_weights_are_not_released_as_what_they_are_not(key, value, first_run, small_cohort, tmp_path, capsys):
+    """A finished run's folder and another recipe, grid or stack: the old weights would lie under the new card."""
+    (tmp_path / "checkpoint.pt").write_bytes((first_run / "checkpoint.pt").read_bytes())
+    overrides = {"datalist_file": str(small_cohort), "output_dir": str(tmp_path), "validation_slices": None}
+    if key == "stack":
+        modalities = [m.model_dump(mode="json") for m in load_stack().modalities]
+        (tmp_path / "stack.json").write_text(json.dumps({"modalities": modalities[::-1]}))
+        key, value = "stack_file", str(tmp_path / "stack.json")
+    run = workflow("train.json", total_iterations=40, **{**overrides, key: value})
+    with pytest.raises(SystemExit) as left:
+        run.run()
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and error.count("\n") == 1
+    named = "stack" if key == "stack_file" else key
+    assert error.startswith(f"error: output_dir: the checkpoint is of another network or configuration: {named}; got")
+    assert not (tmp_path / "model.pt").exists()
+
+
+def test_a_run_starts_afresh_as_the_hint_says_and_tells_when_it_does_not(first_run, small_cohort, tmp_path, capsys):
+    (tmp_path / "checkpoint.pt").write_bytes((first_run / "checkpoint.pt").read_bytes())
+    overrides = {"datalist_file": str(small_cohort), "output_dir": str(tmp_path), "validation_slices": None}
+    workflow("train.json", total_iterations=40, **overrides).run()
+    assert f"going on after iteration 40 of {tmp_path / 'checkpoint.pt'}" in capsys.readouterr().out
+    workflow("train.json", total_iterations=1, warmup=0, resume="false", **overrides).run()
+    assert checkpoint(tmp_path)["clock"]["iterations"] == 1 and "going on" not in capsys.readouterr().out
+
+
+def test_a_damaged_checkpoint_is_refused_in_words(small_cohort, tmp_path, capsys):
+    overrides = {"datalist_file": str(small_cohort), "output_dir": str(tmp_path), "validation_slices": None}
+    for content in (b"", b"no checkpoint"):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(SystemExit) as left:
+            workflow("train.json", total_iterations=1, **overrides).run()
+        error = capsys.readouterr().err
+        assert left.value.code == 2 and error.count("\n") == 1
+        assert error.startswith("error: output_dir: checkpoint.pt is no checkpoint, or damaged; got")
 
 
 def test_without_data_nothing_starts(tmp_path, capsys, monkeypatch):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from any2all.errors import Any2allError
 from any2all.stack import Stack, load_stack
+from any2all.training.cohort import training_data
 from any2all.training.noising import PrepareNoisyStack
 from any2all.training.validation import tasks_of
-from small_runs import scalars, workflow
+from monai.bundle import ConfigWorkflow
+from small_runs import CONFIGS, scalars, workflow
 
 
 def stack_of(*names: str) -> Stack:
@@ -42,6 +45,18 @@ def refused(small_cohort, tmp_path, capsys, monkeypatch):
         ("matrix", [0, 64], "multiples of 8"),
         ("matrix", [80.0, 64], "multiples of 8"),
         ("matrix", 80, "multiples of 8"),
+        ("spacing_mm", [2.8, 2.8], "got [2.8, 2.8]; allowed: [H, W, slice], each 0.05 to 50.0 mm"),
+        ("spacing_mm", 3, "[H, W, slice]"),
+        ("spacing_mm", [2.8, "a", 3.0], "[H, W, slice]"),
+        ("spacing_mm", [2.8, 2.8, -3.0], "[H, W, slice]"),
+        ("stack_file", "nowhere.json", "the stack cannot be read: No such file or directory; got 'nowhere.json'"),
+        ("batch_size", 0, "got 0; allowed: a whole number from 1"),
+        ("accumulation_steps", 0, "a whole number from 1"),
+        ("epoch_length", 2.5, "a whole number from 1"),
+        ("checkpoint_every", 0, "a whole number from 1"),
+        ("workers", -1, "a whole number from 0"),
+        ("real_fraction", 2, "got 2; allowed: from 0 to 1"),
+        ("learning_rate", "fast", "got 'fast'; allowed: from 0"),
         ("validation_tasks", [["CT"], ["FLAIR"]], "got ['FLAIR']; allowed: lists of lists of modalities"),
         ("validation_tasks", ["CT", "PET"], "got 'CT'"),
         ("validation_tasks", "CT", "got 'CT'"),
@@ -51,9 +66,45 @@ def refused(small_cohort, tmp_path, capsys, monkeypatch):
         ("device", "cuda:99", "got 'cuda:99'; allowed: cpu"),
     ],
 )
-def test_a_setting_without_a_use_is_named(key, value, words, refused):
+def test_a_setting_without_a_use_is_named(key, value, words, refused, tmp_path):
     line = refused(**{key: value})
     assert line.startswith(f"{key}: ") and words in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "the stack cannot be read: Expecting property name"),
+        ("[]", "the stack cannot be read: Input should be"),
+        ('{"modalities": [{"name": "T1"}]}', "the stack cannot be read: modalities.0.kind: Field required"),
+        ("PATTERN", "modalities.0.patterns: Value error, '(t1' is no regular expression"),
+    ],
+)
+def test_a_stack_that_is_none_is_refused_in_words(text, words, refused, tmp_path):
+    file = tmp_path / "stack.json"
+    wrong = stack_of("T1").model_dump(mode="json")
+    wrong["modalities"][0]["patterns"] = ["(t1"]
+    file.write_text(json.dumps(wrong) if text == "PATTERN" else text)
+    line = refused(stack_file=str(file))
+    assert line.startswith("stack_file: ") and words in line and f"got '{file}'" in line
+
+
+@pytest.mark.parametrize("name", ["prepare.json", "dicom.json"])
+def test_the_other_commands_name_a_stack_that_is_none(name, tmp_path, capsys):
+    made = ConfigWorkflow(str(CONFIGS / name), workflow_type="train", source=str(tmp_path), stack_file="nowhere.json")
+    made.initialize()
+    with pytest.raises(SystemExit) as left:
+        made.run()
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith("error: stack_file: the stack cannot be read: No such file")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"head_labels": {}}', '{"head_labels": {"train": 3}}'])
+def test_splits_that_are_none_are_refused_in_words(text, tmp_path):
+    (tmp_path / "splits.json").write_text(text)
+    with pytest.raises(Any2allError, match='dataset_dir: splits.json cannot be read; .*allowed: {"[a-z_]+": {"train"'):
+        training_data(tmp_path, None, load_stack())
 
 
 def test_cdm_needs_a_matrix_for_its_patches_too(refused):

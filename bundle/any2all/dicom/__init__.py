@@ -11,7 +11,7 @@ given to `write_dicom`.
 from .reading import SeriesImage, read_image, read_series
 from .recognition import Override, Recognised, parse_overrides, recognise
 from .series import Scan, Series, find_series, first_dicom, is_dicom, scan
-from .studies import Converted, convert_subject, studies_from
+from .studies import Converted, convert_subject, studies_from, subjects_of
 from .write import write_dicom
 
 __all__ = [
@@ -31,5 +31,6 @@ __all__ = [
     "recognise",
     "scan",
     "studies_from",
+    "subjects_of",
     "write_dicom",
 ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from .header import corrections, frame_text, number, of_frame, text, words
 from .series import Series
 
-_NO_AGENT = {"", "NO", "NONE", "N", "N/A", "NA", "WITHOUT", "UNENHANCED", "NATIVE", "0"}
+_NO_AGENT = re.compile(r"(?:NO|NON|NONE|NOT|N|N/A|NA|NIL|WITHOUT|W/O|WO|UNENHANCED|NATIVE|0)(?:[\s_.-].*)?|", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,6 @@ def _sequence(series: Series) -> frozenset[str]:
 
 def _contrast(series: Series) -> str:
     agent = text(series.header, "ContrastBolusAgent")
-    if agent.upper() not in _NO_AGENT:
+    if not _NO_AGENT.fullmatch(agent.upper()):
         return agent
     return "named in a sequence" if series.header.get("ContrastBolusAgentSequence") else ""

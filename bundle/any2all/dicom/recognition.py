@@ -17,7 +17,7 @@ from .protocol import Protocol, protocol_of
 from .series import MANUFACTURER, Series
 
 LEAST_CONFIDENCE = 0.5
-_AGREE, _ALONE, _DISAGREE, _NAMED = 0.95, 0.8, 0.6, 0.5
+_SAID, _AGREE, _ALONE, _DISAGREE, _NAMED = 1.0, 0.95, 0.8, 0.6, 0.5
 _ENHANCED = {"T1": "T1", "T2": "T2", "FLUID_ATTENUATED": "T2FLAIR", "T2_STAR": "T2star"}
 _NO_WEIGHTING = {
     "DIFFUSION": "diffusion",
@@ -35,12 +35,26 @@ _NEVER = {  # words of a description that no modality of the stack is called by
     r"field[_ -]?map\w*|b0[_ -]?map|b1[_ -]?map|calib\w*|asset|sense[_ -]?ref\w*|ref[_ -]?scan|shim\w*": "calibration",
     r"stir|dir|pd|pdw|proton[_ -]?density|spectro\w*|mrs|press|svs|csi": "another contrast",
     r"pha|phase\w*|mip|minip|mpr|reformat\w*|subtraction": "a derived image",
+    r"inv[_ -]?[12]|mp2rage[\w -]*[_ -]t1[_ -]images|[tr][12](?:\*|star)?[_ -]?map\w*": "an inversion image or a map",
+    r"[ctl]?[_ -]?spine|cervical|lumbar|thoracic|hws|bws|lws": "the spine",
     r"nac|no[_ -]?ac|uncorrected": "PET without attenuation correction",
 }
 _CONTRAST = re.compile(
     r"(?:^|[\s_.-])(?:\+ ?c|\+gd|post|ce|gd|gad\w*|km|contrast|enhanced)(?=$|[\s_.-])", re.IGNORECASE
 )
+_WITHOUT_CONTRAST = re.compile(
+    r"(?:^|[\s_.-])(?:without|w/?o|non?|pre|before|ohne|sans|sin|senza)[\s_.-]+(?:iv[\s_.-]+)?"
+    r"(?:[ck]ontrast\w*|gd|gad\w*|km|ce)(?=$|[\s_.-])",
+    re.IGNORECASE,
+)
+_WITH_AND_WITHOUT = re.compile(
+    r"(?:^|[\s_.-])w(?:ith)?[\s_.&+/-]*(?:and[\s_.-]+)?w(?:/?o|ithout)(?=$|[\s_.-])", re.IGNORECASE
+)
+_MPRAGE = re.compile(r"(?<![^\s_.\-/])t1w?[\s_.-]mpr(?=$|[\s_.\-/])", re.IGNORECASE)  # the name that Siemens gives it
 _HEAD = re.compile(r"HEAD|BRAIN|SKULL|NEURO|CRANI|CEREB|PITUIT|^$", re.IGNORECASE)
+_ELSEWHERE = re.compile(
+    r"SPINE|CHEST|THORA|BREAST|HEART|ABDOM|PELVI|LIVER|KIDNEY|PROSTATE|HIP|KNEE|ANKLE|FOOT|SHOULDER|ELBOW|WRIST|HAND"
+)
 _BONE_KERNEL = re.compile(r"BONE|EDGE|LUNG|SHARP|^(H|HR|BR|FC)?[67]\d|^YC|^FC[38]\d", re.IGNORECASE)
 
 
@@ -75,7 +89,7 @@ def recognise(series: Series, stack: Stack, overrides: Mapping[str, Override] | 
     said = _override(series, overrides or {})
     ours = series.skip is not None and series.skip.startswith(MANUFACTURER)
     if said is not None and not ours:
-        return Recognised(said.modality, "the user said so", 1.0, said.reference_suv)
+        return Recognised(said.modality, "the user said so", _SAID, said.reference_suv)
     if series.skip is not None:
         return Recognised(None, series.skip, 1.0)
     protocol = protocol_of(series)
@@ -122,21 +136,30 @@ def check_overrides(overrides: Mapping[str, Any] | None, series: Sequence[Series
 def choose(series: list[tuple[Series, Recognised]], stack: Stack) -> list[Choice]:
     """For each modality that was recognised: its series, the best one first.
 
-    Confidence counts first (in steps of 0.1), then an original over a derived image, a soft over a bone kernel, 3-D
-    over 2-D, more slices over fewer, the first over the later ones.
+    What the user said counts first, then what is sure, then the examination that has the most modalities, since images
+    of one day belong together; then confidence (in steps of 0.1), an original over a derived image, a soft over a bone
+    kernel, 3-D over 2-D, more slices over fewer, the first over the later ones.
     """
+    usable = [pair for pair in series if pair[1].modality in stack.names and pair[1].confidence >= LEAST_CONFIDENCE]
+    has: dict[str, set[str | None]] = {}
+    for one, found in usable:
+        has.setdefault(one.study_uid, set()).add(found.modality)
+    main = max(has, key=lambda uid: len(has[uid]), default="")
     choices = []
     for name in stack.names:
-        mine = [pair for pair in series if pair[1].modality == name and pair[1].confidence >= LEAST_CONFIDENCE]
+        mine = [pair for pair in usable if pair[1].modality == name]
         if mine:
-            choices.append(Choice(name, tuple(sorted(mine, key=_rank))))
+            choices.append(Choice(name, tuple(sorted(mine, key=lambda pair: _rank(pair, main)))))
     return choices
 
 
-def _rank(pair: tuple[Series, Recognised]) -> tuple:
+def _rank(pair: tuple[Series, Recognised], main: str) -> tuple:
     series, found = pair
     protocol = protocol_of(series)
     return (
+        found.confidence < _SAID,
+        found.confidence < _ALONE,
+        series.study_uid != main,
         -round(found.confidence, 1),
         "DERIVED" in protocol.image_type,
         bool(_BONE_KERNEL.search(protocol.kernel)),
@@ -161,7 +184,7 @@ def _named(stack: Stack, kind: str) -> str | None:
 
 def _ct(protocol: Protocol, stack: Stack) -> Recognised:
     name, why_not = _named(stack, "CT"), _never(protocol)
-    if protocol.contrast or _CONTRAST.search(protocol.description):
+    if protocol.contrast or _says_contrast(protocol.description):
         why_not = why_not or f"CT after contrast agent ({protocol.contrast or 'by its description'})"
     if not _HEAD.search(protocol.body_part):
         why_not = why_not or f"CT of another body part ({protocol.body_part})"
@@ -189,6 +212,8 @@ def _mr(protocol: Protocol, stack: Stack) -> Recognised:
     if measured is None and sure:
         return Recognised(None, reason, 0.9)
     never = _never(protocol)
+    if _ELSEWHERE.search(protocol.body_part):
+        never = never or f"MR of another body part ({protocol.body_part})"
     if never:
         return Recognised(None, never, 0.8)
     if protocol.image_type & {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"}:
@@ -219,7 +244,7 @@ def _weighed(measured: str | None, named: str | None, reason: str, sure: bool) -
 
 def _without_contrast(found: Recognised, protocol: Protocol, modality: Modality) -> Recognised:
     """A modality whose patterns exclude contrast agent is not taken after it; another one with less confidence."""
-    said = protocol.contrast or (_CONTRAST.search(protocol.description) and "by its description")
+    said = protocol.contrast or (_says_contrast(protocol.description) and "by its description")
     if not said:
         return found
     if "contrast" in modality.not_patterns:
@@ -285,6 +310,8 @@ def _inversion_recovery(p: Protocol) -> tuple[str | None, str, bool]:
 
 
 def _gradient_echo(p: Protocol) -> tuple[str | None, str, bool]:
+    if p.repetition_time <= 20 and (p.flip_angle or 0) >= 40:
+        return None, f"balanced steady-state gradient echo (CISS, FIESTA, bFFE), {p.times}", True
     if p.echo_time >= 12:
         return "T2star", f"gradient echo with a long echo time, {p.times}", True
     if p.prepared or (p.volumetric and p.repetition_time <= 15 and p.echo_time < 8):
@@ -310,9 +337,19 @@ def _by_contrast_tag(p: Protocol, otherwise: str) -> tuple[str | None, str, bool
     return None, otherwise, False
 
 
+def _says_contrast(description: str) -> bool:
+    """Whether a description says that contrast agent was given: ``Head W/O CONTRAST`` and ``T1 pre gad`` do not."""
+    if not _WITH_AND_WITHOUT.search(description):
+        description = _WITHOUT_CONTRAST.sub(" ", description)
+    return bool(_CONTRAST.search(description))
+
+
 def _never(protocol: Protocol) -> str | None:
+    description = protocol.description
+    if "DERIVED" not in protocol.image_type:
+        description = _MPRAGE.sub(" ", description)  # an MPRAGE, whose short name is that of a reformat
     for pattern, what in _NEVER.items():
-        found = re.search(rf"(?:^|[\s_.\-/])({pattern})(?=$|[\s_.\-/])", protocol.description, re.IGNORECASE)
+        found = re.search(rf"(?:^|[\s_.\-/])({pattern})(?=$|[\s_.\-/])", description, re.IGNORECASE)
         if found:
             return f"its description says {what} ({found.group(1)})"
     return None

@@ -128,7 +128,7 @@ def scan(source: str | Path | Sequence[Path]) -> Scan:
         except NotDicom as reason:
             skipped.append((path, str(reason)))
             continue
-        patient = tuple(text(header, word) for word in ("PatientID", "IssuerOfPatientID", "PatientName"))
+        patient = tuple(_identity(header, word) for word in ("PatientID", "IssuerOfPatientID", "PatientName"))
         group = groups.setdefault(
             (patient, text(header, "StudyInstanceUID"), text(header, "SeriesInstanceUID")), _Group()
         )
@@ -140,6 +140,11 @@ def scan(source: str | Path | Sequence[Path]) -> Scan:
         group.frames += frames_of(path, header)
     found = [one for key, group in groups.items() for one in _volumes(key, group.frames)]
     return Scan(tuple(found), tuple(skipped))
+
+
+def _identity(header: Dataset, keyword: str) -> str:
+    """What names a patient, however a scanner wrote it: ``DOE^JOHN^^^`` is ``Doe^John``."""
+    return " ".join(text(header, keyword).rstrip("^ ").casefold().split())
 
 
 def is_dicom(path: Path) -> bool:

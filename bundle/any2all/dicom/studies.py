@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ import numpy as np
 from ..errors import Any2allError
 from ..geometry import Volume
 from ..output.summary import plain
-from ..output.write import SUMMARY, whole_folder
+from ..output.write import SUMMARY, refuse_foreign, whole_folder
 from ..stack import Stack
 from ..study.document import validated
 from .header import text
@@ -23,8 +26,10 @@ from .privacy import naming_words, without_names
 from .reading import SeriesImage, read_image
 from .recognition import Choice, Override, Recognised, check_overrides, choose, parse_overrides, recognise
 from .series import Scan, Series, scan
+from .source import read_source
 
 STUDY, SERIES, SOURCE = "study.json", "series.json", "dicom_source.json"
+_NOBODY = re.compile(r"|anon\w*|unknown|none|n/?a|removed|deleted|de-?identified|no\W?name|x+|0+", re.IGNORECASE)
 VERSION = 1  # of how a subject is converted: another one does everything again
 
 
@@ -66,11 +71,11 @@ def studies_from(
         stack: what is looked for.
         out_dir: subjects that are finished there, from the same files and overrides, are kept.
         overrides: see `parse_overrides`.
-        subject: name of the only patient; None: ``subject01``, ``subject02``, … in the order of their files.
+        subject: name of the only patient; None: numbers, see `subjects_of`.
 
     Raises:
-        Any2allError: no DICOM image in the folder, several patients where one was named, a name that no study can have,
-            an override that is none or of no series here.
+        Any2allError: no DICOM image in the folder, several patients where one was named, patients who cannot be told
+            apart, a name that no study can have, an override that is none or of no series here.
     """
     found = scan(folder)
     if not found.series:
@@ -79,9 +84,52 @@ def studies_from(
     if subject is not None:
         validated({"subject": subject})
         return [convert_subject(found, subject, stack, Path(out_dir), overrides)]
+    parts = subjects_of(found, Path(out_dir))
+    return [convert_subject(part, name, stack, Path(out_dir), overrides) for name, part in parts.items()]
+
+
+def subjects_of(found: Scan, out_dir: Path | None) -> dict[str, Scan]:
+    """Patients who lie together as ``subject01``, ``subject02``, … in the order of their files.
+
+    A patient who has a folder in ``out_dir`` from an earlier run keeps its name, whoever has come since, and nobody
+    takes the folder of another.
+
+    Raises:
+        Any2allError: files of several examinations name no patient, so that nobody can tell whose they are.
+    """
     parts = [found.of(patient) for patient in found.patients]
-    names = [f"subject{number:02d}" for number in range(1, len(parts) + 1)]
-    return [convert_subject(part, name, stack, Path(out_dir), overrides) for part, name in zip(parts, names)]
+    for part in parts:
+        _check_named(part)
+    known = _known(out_dir) if out_dir else {}
+    names: list[str | None] = []
+    for part in parts:
+        name = next((known[one.uid] for one in part.series if one.uid in known), None)
+        names.append(None if name in names else name)
+    taken = {*names, *(path.name for path in (out_dir.glob("subject*") if out_dir else ()))}
+    free = (name for number in itertools.count(1) if (name := f"subject{number:02d}") not in taken)
+    return {name or next(free): part for name, part in zip(names, parts)}
+
+
+def _known(out_dir: Path) -> dict[str, str]:
+    """Series Instance UID → the numbered subject that was made of it."""
+    found = {}
+    for file in sorted(out_dir.glob(f"subject*/{SOURCE}")):
+        with suppress(Any2allError):
+            found |= {one.series_uid: file.parent.name for one in read_source(file).values()}
+    return found
+
+
+def _check_named(part: Scan) -> None:
+    number, _, name = part.series[0].patient
+    examinations = {one.study_uid for one in part.series}
+    if len(examinations) > 1 and _NOBODY.fullmatch(number) and _NOBODY.fullmatch(name):
+        raise Any2allError(
+            "files of several examinations name no patient, so nobody can tell whose they are",
+            key="source",
+            value=f"{len(examinations)} Study Instance UIDs",
+            allowed="patients with a Patient ID or name of their own",
+            hint="give each patient a folder: dicom.json takes one by --subject NAME, prepare.json a folder of them",
+        )
 
 
 def convert_subject(
@@ -105,6 +153,7 @@ def convert_subject(
     there = _earlier(out_dir / name, name, fingerprint)
     if there is not None:
         return there
+    _check_ours(out_dir / name)
     recognised = [(one, recognise(one, stack, checked)) for one in found.series]
     taken, problems = _read(choose(recognised, stack), stack)
     naming = naming_words(found.series)
@@ -158,6 +207,16 @@ def _earlier(folder: Path, name: str, fingerprint: str) -> Converted | None:
         return _of_summary(folder, name, summary, True) if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _check_ours(folder: Path) -> None:
+    """Refuse a folder that holds a study, or results, that no conversion made."""
+    try:
+        ours = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["kind"] == "dicom"
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        refuse_foreign([name for name in (STUDY, SERIES, SOURCE, SUMMARY) if (folder / name).exists()])
 
 
 def _of_summary(folder: Path, name: str, summary: Mapping[str, Any], resumed: bool) -> Converted:

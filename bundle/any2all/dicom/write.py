@@ -60,7 +60,8 @@ def write_dicom(
     given = {name: one for name, one in sources.items() if name in {*summary.get("given", ()), *summary["outputs"]}}
     grid = _load(results / volumes[0][1]).grid
     ranked = sorted((given or sources).values(), key=lambda one: not one.lies_on(grid))  # the reference first
-    context = _Context(summary["subject"], ranked, None if dicom_dir is None else Path(dicom_dir))
+    world = sources.get(_reference_of(summary) or "")
+    context = _Context(summary["subject"], ranked, None if dicom_dir is None else Path(dicom_dir), world)
     partial = out_dir.parent / f".{out_dir.name}.{uuid.uuid4().hex[:8]}.partial"
     try:
         partial.mkdir(parents=True)
@@ -100,10 +101,16 @@ def checked_sources(
 
 
 class _Context:
-    """Patient, study, frame of reference and source series of all series that are written together."""
+    """Patient, study, frame of reference and source series of all series that are written together.
 
-    def __init__(self, subject: str, sources: list[SourceSeries], dicom_dir: Path | None) -> None:
-        self.sources = sources
+    ``world`` is the series that the reference image came from, None where that was no DICOM: other images were moved
+    onto it, so theirs is not the frame of reference of the results.
+    """
+
+    def __init__(
+        self, subject: str, sources: list[SourceSeries], dicom_dir: Path | None, world: SourceSeries | None
+    ) -> None:
+        self.sources, self.world = sources, world
         first = self.sources[0] if self.sources else None
         self.study_uid = first.study_uid if first else generate_uid(prefix=None)
         self.fallback_frame_uid = generate_uid(prefix=None)
@@ -120,8 +127,8 @@ class _Context:
         return as_slices(volume), None
 
     def frame_uid(self, reference: SourceSeries | None) -> str:
-        """Frame of Reference: that of the series whose slices these are, else of the first source."""
-        series = reference or (self.sources[0] if self.sources else None)
+        """Frame of Reference: that of the series whose slices these are, else of the reference; else a new one."""
+        series = reference or self.world
         return (series.frame_of_reference_uid if series else "") or self.fallback_frame_uid
 
     def references(
@@ -133,6 +140,12 @@ class _Context:
             same = series is reference
             found.append((series, series.slices[k] if same else series.nearest(slices.centre(k)), same))
         return found
+
+
+def _reference_of(summary: dict[str, Any]) -> str | None:
+    """The modality on whose grid the results lie: as the study says, else the first image that was given."""
+    study = (summary.get("provenance") or {}).get("study") or {}
+    return study.get("reference") or next(iter(summary.get("given") or ()), None)
 
 
 def _summary(results: Path) -> dict[str, Any]:

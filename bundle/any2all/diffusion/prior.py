@@ -338,17 +338,25 @@ def _unusable(message: str, file: Path) -> Any2allError:
 
 
 def save_prior(network: torch.nn.Module, card: PriorCard, model_file: str | Path, bits: Bits = 16) -> None:
-    """Write the state dict in half precision, or in ``bits``, and the card beside it, checksum included."""
+    """Write the state dict in half precision, or in ``bits``, and the card beside it, checksum included.
+
+    Each appears whole: a run that is broken off meanwhile leaves the earlier prior.
+    """
     model_file = Path(model_file)
     model_file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(packed(network.state_dict(), bits), model_file)
-    card.sha256 = file_sha256(model_file)
+    draft = model_file.with_name(f".{model_file.name}.partial")
+    torch.save(packed(network.state_dict(), bits), draft)
+    card.sha256 = file_sha256(draft)
+    draft.replace(model_file)
     save_card(card, model_file)
 
 
 def save_card(card: PriorCard, model_file: str | Path) -> None:
     """Write the card beside its weights."""
-    card_path(Path(model_file)).write_text(json.dumps(card.to_json(), indent=1) + "\n")
+    file = card_path(Path(model_file))
+    draft = file.with_name(f".{file.name}.partial")
+    draft.write_text(json.dumps(card.to_json(), indent=1) + "\n")
+    draft.replace(file)
 
 
 def card_path(model_file: Path) -> Path:

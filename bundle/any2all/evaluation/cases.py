@@ -160,16 +160,14 @@ class Manifest:
         self, folder: Path, stack: Stack, matrix: Sequence[int], spacing_mm: Sequence[float]
     ) -> Iterator[Cases]:
         """The real subjects, one by one. Raises Any2allError for one that the split does not have."""
-        entries = dict(zip(self._names(folder), DataSplits(folder, self.split).real_stacks(stack), strict=True))
+        splits = DataSplits(folder, self.split)
+        entries = dict(zip(splits.names("real_mr"), splits.real_stacks(stack), strict=True))
         for name in self.real:
             if name not in entries:
                 message = f"no such subject in the split {self.split}"
                 raise Any2allError(message, key="manifest", value=name, allowed=list(entries))
             mask = next((folder / "real_mr" / name).glob(f"*{LESION}*.nii.gz"), None)
             yield real_cases(name, entries[name], mask, stack, matrix, spacing_mm, self.real_slices)
-
-    def _names(self, folder: Path) -> list[str]:
-        return json.loads((folder / "splits.json").read_text())["real_mr"][self.split]
 
 
 def rendered_cases(

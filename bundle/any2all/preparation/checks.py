@@ -13,6 +13,8 @@ LEAST_HEAD_ML = 30.0  # a few slices of a head
 MOST_NEGATIVE = 0.1  # of the 99.5th percentile: more is no ringing, but a shifted or standardised scale
 PEAK = 99.9
 TOO_BRIGHT = 3.0  # times the stack's constant
+FEW_VALUES = 32  # of a mask or a label map; an image of a head has hundreds
+_LOOKED_AT = 200_000
 
 
 def check_units(modality: Modality, volume: Volume) -> list[str]:
@@ -42,6 +44,24 @@ def check_units(modality: Modality, volume: Volume) -> list[str]:
             "was it standardised (z-scores)?",
         )
     return []
+
+
+def check_values(modality: Modality, volume: Volume) -> None:
+    """Refuse a mask or a label map, which a name such as ``T2_lesions.nii.gz`` takes for an image.
+
+    Raises:
+        Any2allError: hardly any voxel has a value of its own.
+    """
+    some = volume.data.ravel()[:: max(1, volume.data.size // _LOOKED_AT)]
+    number = np.unique(some).size if np.unique(some).size > FEW_VALUES else np.unique(volume.data).size
+    if number <= FEW_VALUES:
+        raise _refused(
+            "this is a mask or a label map, and no image",
+            modality,
+            f"{number} different values",
+            f"more than {FEW_VALUES}",
+            "name it otherwise, or take it out of the subject's folder",
+        )
 
 
 def check_head(modality: Modality, volume: Volume) -> np.ndarray:

@@ -16,14 +16,18 @@ from .subject import Record
 def split(records: Sequence[Record], fraction: float, seed: int) -> tuple[dict[str, str], list[str]]:
     """Section of every usable subject: what its source said, else drawn by its name alone, and notes.
 
-    A subject keeps its section when others join the cohort.
+    A subject keeps its section when others join the cohort, and nobody whom the source keeps for validation is trained
+    on.
     """
     usable = [record for record in records if record["modalities"]]
     sections = {r["subject"]: r["section"] or _drawn(r["subject"], fraction, seed) for r in usable}
     notes = []
-    if sections and "training" not in sections.values():
-        sections = dict.fromkeys(sections, "training")
+    drawn = [record["subject"] for record in usable if not record["section"]]
+    if drawn and "training" not in sections.values():
+        sections |= dict.fromkeys(drawn, "training")
         notes.append("no subject was drawn for training: all of them are trained on")
+    if sections and "training" not in sections.values():
+        notes.append("no subject is left to train on: the source keeps all of them for validation")
     if sections and "validation" not in sections.values():
         notes.append("no subject is kept for validation: training shows no scores (validation_fraction, seed)")
     return sections, notes

@@ -74,7 +74,7 @@ class Preparation:
 
     def _run(self) -> Path:
         folder, settings, fit = self._checked()
-        subjects = find_subjects(self.source, self.stack)
+        subjects = find_subjects(self.source, self.stack, folder / CONVERTED)
         _check_output(Path(str(self.source)), folder)
         made_folder(folder, "output_dir")
         for subject in subjects:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..dicom import first_dicom, scan
+from ..dicom import first_dicom, scan, subjects_of
 from ..errors import Any2allError
 from ..stack import Stack
 from ..study.files import files_by_modality, several_files
@@ -39,20 +39,21 @@ class Subject:
     warnings: tuple[str, ...] = ()
 
 
-def find_subjects(source: str | Path, stack: Stack) -> list[Subject]:
+def find_subjects(source: str | Path, stack: Stack, converted: Path | None = None) -> list[Subject]:
     """The subjects of a cohort, sorted by name.
 
     Args:
         source: a folder with one folder per subject, whose image files (at any depth) are told apart by the stack's
             name patterns; or a MONAI datalist (see `read_datalist`), whose entries may name their ``subject``.
         stack: the stack.
+        converted: where DICOM of earlier runs lies as images; numbered patients keep their numbers.
 
     Raises:
-        Any2allError: no such folder or file, or nothing in it.
+        Any2allError: no such folder or file, nothing in it, or patients who cannot be told apart.
     """
     source = Path(str(source))
     if source.is_dir() and first_dicom(source, deep=False) is not None:
-        subjects = _of_patients(source)
+        subjects = _of_patients(source, converted)
         wanted = "DICOM images"
     elif source.is_dir():
         folders = [p for p in sorted(source.iterdir()) if p.is_dir() and not p.name.startswith(".")]
@@ -78,14 +79,11 @@ def _of_folder(folder: Path, stack: Stack) -> Subject:
     return Subject(folder.name, files, refused, ignored)
 
 
-def _of_patients(folder: Path) -> list[Subject]:
+def _of_patients(folder: Path, converted: Path | None) -> list[Subject]:
     """A folder in which DICOM files of several patients lie together: a subject for each, named by a number."""
-    found = scan(folder)
-    subjects = []
-    for number, patient in enumerate(found.patients, 1):
-        files = tuple(file for series in found.of(patient).series for file in series.files)
-        subjects.append(Subject(f"subject{number:02d}", {}, dicom=files))
-    return subjects
+    parts = subjects_of(scan(folder), converted)
+    files = {name: tuple(file for series in part.series for file in series.files) for name, part in parts.items()}
+    return [Subject(name, {}, dicom=files[name]) for name in sorted(files)]
 
 
 def _of_datalist(file: Path, stack: Stack) -> list[Subject]:

@@ -28,7 +28,7 @@ from ..output.summary import plain
 from ..output.write import SUMMARY, whole_folder
 from ..registration import LEAST_OVERLAP, register_rigid
 from ..stack import Modality, PiecewiseNormalisation, Stack
-from .checks import PEAK, check_head, check_units, peak_warnings
+from .checks import PEAK, check_head, check_units, check_values, peak_warnings
 from .conversion import from_dicom
 from .picture import draw_subject
 from .sources import Subject
@@ -96,6 +96,7 @@ def prepare_subject(subject: Subject, folder: Path, stack: Stack, settings: Sett
     there = _earlier(folder / subject.name, fingerprint)
     if there is not None:
         return {**there, "resumed": True}
+    _check_ours(folder / subject.name)
     record: Record = {
         "subject": subject.name,
         "section": subject.section,
@@ -147,6 +148,17 @@ def _earlier(folder: Path, fingerprint: str) -> Record | None:
     return summary if same else None
 
 
+def _check_ours(folder: Path) -> None:
+    """Refuse a folder with the results of a study, which the stack would take the place of."""
+    try:
+        foreign = "provenance" in json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        foreign = False
+    if foreign:
+        message, hint = "the folder holds results of a study", "choose another folder"
+        raise Any2allError(message, key="output_dir", value=str(folder), hint=hint, code="exists")
+
+
 def _nothing(subject: Subject) -> str:
     ignored = f" (there are {', '.join(subject.ignored[:6])})" if subject.ignored else ""
     return f"no NIfTI, NRRD or MHA image of a modality of the stack was found{ignored}"
@@ -159,6 +171,7 @@ def _readable(subject: Subject, stack: Stack, record: Record) -> dict[str, _Imag
         try:
             check_acquired(file, name)
             volume = canonical(read_volume(file, name))
+            check_values(modality, volume)
             check_units(modality, volume)
             images[name] = _Image(modality, volume, check_head(modality, volume))
             scale_of(volume.data, images[name].mask, modality.normalisation)

@@ -41,12 +41,23 @@ class DataSplits:
     folder: Path
     split: str
 
-    def _names(self, group: str) -> list[str]:
-        return json.loads((self.folder / "splits.json").read_text())[group][self.split]
+    def names(self, group: str) -> list[str]:
+        """Of the split's ``head_labels`` or ``real_mr``. Raises Any2allError where ``splits.json`` does not say."""
+        file = self.folder / "splits.json"
+        try:
+            return [str(name) for name in json.loads(file.read_text(encoding="utf-8"))[group][self.split]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Any2allError(
+                "splits.json cannot be read",
+                key="dataset_dir",
+                value=str(file),
+                allowed=f'{{"{group}": {{"{self.split}": [names, …], …}}, …}}',
+                hint=f"{type(error).__name__}: {error}",
+            ) from error
 
     @property
     def head_labels(self) -> list[Path]:
-        return [self.folder / "head_labels" / f"{name}.nii.gz" for name in self._names("head_labels")]
+        return [self.folder / "head_labels" / f"{name}.nii.gz" for name in self.names("head_labels")]
 
     @property
     def lesion_masks(self) -> Path | None:
@@ -56,7 +67,7 @@ class DataSplits:
     def real_stacks(self, stack: Stack) -> list[dict[str, str]]:
         """One datalist entry per real subject: modality → file."""
         entries = []
-        for name in self._names("real_mr"):
+        for name in self.names("real_mr"):
             files = {file: stack.match(file.name) for file in sorted((self.folder / "real_mr" / name).glob("*.nii.gz"))}
             entries.append({modality: str(file) for file, modality in files.items() if modality})
         return entries

@@ -8,16 +8,20 @@ present but was not acquired was drawn by a prior (`completion`), and nothing is
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
+from tqdm import tqdm
 
 from ..errors import Any2allError
 from ..geometry import Volume, canonical, prior_grid, read_volume, resample
+from ..given import check_acquired
 from ..intensity import head_mask, scale_of, to_u
 from ..stack import Stack
 from .completion import Completion
@@ -45,30 +49,94 @@ def read_datalist(file: str | Path, section: str = "training") -> list[dict[str,
         raise Any2allError(f"the datalist cannot be read: {error}", key="datalist_file", value=str(file)) from error
 
 
-def load_stack_volumes(
-    entry: Mapping[str, str], stack: Stack, spacing_mm: Sequence[float], matrix: Sequence[int]
-) -> Item:
-    """One co-registered subject on the prior's grid: ``image`` (Z, M, H, W) in prior range, ``present`` (M,).
+@dataclass(frozen=True, eq=False)
+class RealStack:
+    """One co-registered subject as its files are: images in u and their heads, by modality, canonical."""
 
-    Slices with next to no head in them are left out.
-    """
-    volumes = {name: canonical(read_volume(path, name)) for name, path in entry.items() if name in stack.names}
-    if not volumes:
-        raise Any2allError(
-            "no modality of the stack in this entry", key="datalist", value=sorted(entry), allowed=stack.names
-        )
-    anchor = next(iter(volumes.values()))
-    grid = prior_grid(anchor.grid, tuple(spacing_mm), tuple(matrix))
-    image = np.zeros((grid.shape[0], len(stack), *grid.shape[1:]), np.float32)
-    inside = np.zeros(grid.shape, bool)
-    for name, volume in volumes.items():
-        normalisation, mask = stack[name].normalisation, head_mask(volume.data)
+    images: dict[str, Volume]
+    heads: dict[str, Volume]
+    name: str
+
+    @classmethod
+    def of(cls, entry: Mapping[str, str], stack: Stack) -> RealStack:
+        """Read an entry of a datalist.
+
+        Raises:
+            Any2allError: none of its modalities is in the stack; or, with the file's path for its key, an image that
+                cannot be read, shows no head, or is a result of Any2all.
+        """
+        images, heads = {}, {}
+        for name in (name for name in entry if name in stack.names):
+            images[name], heads[name] = _in_u(entry[name], name, stack)
+        if not images:
+            raise Any2allError(
+                "no modality of the stack in this entry", key="datalist", value=sorted(entry), allowed=stack.names
+            )
+        return cls(images, heads, next(str(entry[name]) for name in images))
+
+    def on(self, spacing_mm: Sequence[float], matrix: Sequence[int], stack: Stack) -> tuple[np.ndarray, np.ndarray]:
+        """(Z, M, H, W) in u on the prior's grid, of at least its matrix, and the head (Z, H, W), bool.
+
+        Slices with next to no head in them are left out. Raises Any2allError where none is left.
+        """
+        anchor = next(iter(self.images.values()))
+        try:
+            grid = prior_grid(anchor.grid, tuple(spacing_mm), tuple(matrix))
+        except Any2allError as error:
+            raise _of_file(error, self.name) from error
+        u = np.zeros((grid.shape[0], len(stack), *grid.shape[1:]), np.float32)
+        inside = np.zeros(grid.shape, bool)
+        for name, volume in self.images.items():
+            u[:, stack.index(name)] = resample(volume, grid).data
+            inside |= resample(self.heads[name], grid).data > 0.5
+        keep = inside.mean(axis=(1, 2)) > MIN_HEAD_FRACTION
+        if not keep.any():
+            share = f"at most {100 * inside.mean(axis=(1, 2)).max():.2g} % of a slice is head"
+            allowed = f"more than {100 * MIN_HEAD_FRACTION:.0f} % of some slice"
+            raise Any2allError("there is next to no head in this subject", key=self.name, value=share, allowed=allowed)
+        return u[keep], inside[keep]
+
+    def fitted(self, stack: Stack, spacing_mm: Sequence[float], matrix: Sequence[int]) -> Item:
+        """``image`` (Z, M, H, W) in prior range at exactly (H, W) = ``matrix``, and ``present`` (M,).
+
+        The middle of the image is taken, or as much off it as the head needs to be in it, as far as it fits.
+        """
+        u, inside = self.on(spacing_mm, matrix, stack)
+        rows, columns = (_window(inside.any(axis=(0, 3 - a)), size) for a, size in zip((1, 2), matrix))
+        image = torch.from_numpy(2 * u[:, :, rows, columns].clip(0, 1) - 1)
+        return {"image": image, "present": torch.tensor([name in self.images for name in stack.names])}
+
+
+def _in_u(path: str, name: str, stack: Stack) -> tuple[Volume, Volume]:
+    """An image in u and its head mask. Errors are those of `RealStack.of`."""
+    normalisation = stack[name].normalisation
+    try:
+        check_acquired(Path(path), name)
+        volume = canonical(read_volume(path, name))
+        mask = head_mask(volume.data)
         u = to_u(volume.data, normalisation, scale_of(volume.data, mask, normalisation))
-        image[:, stack.index(name)] = resample(Volume(u.astype(np.float32), volume.grid), grid).data
-        inside |= resample(Volume(mask.astype(np.float32), volume.grid), grid).data > 0.5
-    keep = inside.mean(axis=(1, 2)) > MIN_HEAD_FRACTION
-    present = torch.tensor([name in volumes for name in stack.names])
-    return {"image": torch.from_numpy(2 * image[keep].clip(0, 1) - 1), "present": present}
+    except Any2allError as error:
+        raise _of_file(error, path) from error
+    return Volume(u.astype(np.float32), volume.grid), Volume(mask.astype(np.float32), volume.grid)
+
+
+def _of_file(error: Any2allError, path: str) -> Any2allError:
+    """The error with the file's path: every subject has a T1."""
+    return Any2allError(
+        error.message, key=str(path), value=error.value, allowed=error.allowed, hint=error.hint, code=error.code
+    )
+
+
+def _window(head: np.ndarray, size: int) -> slice:
+    """``size`` places of an axis, the middle ones if they hold the head (bool along the axis)."""
+    there = np.flatnonzero(head)
+    first, last, middle = int(there[0]), int(there[-1]) + 1, (len(head) - size) // 2
+    if last - first > size:
+        start = (first + last - size) // 2
+    else:
+        start = min(max(middle, last - size), first)
+    start = min(max(start, 0), len(head) - size)
+    return slice(start, start + size)
 
 
 def centre_fit(image: Tensor, matrix: Sequence[int], fill: float = -1.0) -> Tensor:
@@ -87,9 +155,8 @@ def centre_fit(image: Tensor, matrix: Sequence[int], fill: float = -1.0) -> Tens
 def load_fitted_stack(
     entry: Mapping[str, str], stack: Stack, spacing_mm: Sequence[float], matrix: Sequence[int]
 ) -> Item:
-    """`load_stack_volumes` at exactly (H, W) = ``matrix``: what a large head has beyond it is cut off."""
-    item = load_stack_volumes(entry, stack, spacing_mm, matrix)
-    return {**item, "image": centre_fit(item["image"], matrix)}
+    """An entry of a datalist as slices of the prior's grid, see `RealStack`."""
+    return RealStack.of(entry, stack).fitted(stack, spacing_mm, matrix)
 
 
 class StackCohort:
@@ -121,10 +188,12 @@ class StackCohort:
                 allowed=stack.names,
             )
         self.subjects: list[Item] = []
-        for number, entry in enumerate(entries):
+        bar = tqdm(entries, "reading", unit="subject", file=sys.stderr, mininterval=10.0, delay=10.0)
+        for number, entry in enumerate(bar):  # seconds each, which would pass in silence
+            real = RealStack.of(entry, stack)
             for f in spacing_factors:
                 spacing = (spacing_mm[0] * f, spacing_mm[1] * f, spacing_mm[2])
-                item = load_fitted_stack(entry, stack, spacing, matrix)
+                item = real.fitted(stack, spacing, matrix)
                 if completion is not None and not bool(item["present"].all()):
                     item["completed"] = completion.of(item["image"], item["present"], f"{number}/{f}")
                 self.subjects.append(item)

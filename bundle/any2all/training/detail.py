@@ -31,7 +31,7 @@ STEPS, SAMPLES = 10, 2
 
 
 def measure_detail(prior: NetworkPrior, head_file: str | Path, slices: int = 4, seed: int = 1000) -> dict[str, float]:
-    """r_u² in u for every modality that may be measured raw."""
+    """r_u² in u for every modality that may be measured raw; its companion is another such one, else any other."""
     positions = tuple(torch.linspace(-20, 40, slices, dtype=torch.float64).tolist())
     grid = RenderGrid(FINE_MATRIX, FINE_SPACING_MM, positions, prior.card.spacing_mm[2])
     rendering = render(load_head_labels(head_file), draw_parameters(seed), grid, prior.stack)
@@ -40,7 +40,13 @@ def measure_detail(prior: NetworkPrior, head_file: str | Path, slices: int = 4, 
         for m, name in enumerate(prior.stack.names)
     }
     measurable = [m.name for m in prior.stack.modalities if m.raw_data]
-    return {name: _detail_of(prior, volumes, name, next(n for n in measurable if n != name)) for name in measurable}
+    companions = sorted(prior.stack.names, key=lambda name: name not in measurable)
+    found = {}
+    for name in measurable:
+        companion = next((other for other in companions if other != name), None)
+        if companion is not None:
+            found[name] = _detail_of(prior, volumes, name, companion)
+    return found
 
 
 def _detail_of(prior: NetworkPrior, volumes: dict[str, Volume], name: str, companion: str) -> float:

@@ -6,8 +6,11 @@ counts; `AFTER_STEP` is the event that ends an iteration.
 
 from __future__ import annotations
 
+import json
+import pickle
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,9 @@ from torch import Tensor
 
 from ..diffusion.prior import has_fast_bf16
 from ..errors import Any2allError
+from ..workflow import as_flag
 
+TRAINED_AS = "trained_as"
 AFTER_STEP = Events.ITERATION_COMPLETED(event_filter=lambda engine, done: done % engine.accumulation_steps == 0)
 
 
@@ -100,10 +105,14 @@ class Checkpoint:
         file: the checkpoint.
         parts: what has a ``state_dict``, by name (network, optimizer, ema, clock).
         every: iterations between two writes.
+        trained_as: settings without which the weights mean something else (recipe, grid, stack, …); plain values.
     """
 
-    def __init__(self, file: str | Path, parts: Mapping[str, Any], every: int = 500) -> None:
+    def __init__(
+        self, file: str | Path, parts: Mapping[str, Any], every: int = 500, trained_as: Mapping[str, Any] | None = None
+    ) -> None:
         self.file, self.parts, self.every = Path(file), dict(parts), every
+        self.trained_as = dict(trained_as or {})
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(AFTER_STEP, self._save_when_due)
@@ -112,6 +121,7 @@ class Checkpoint:
 
     def save(self, engine: Engine | None = None) -> None:
         state = {name: part.state_dict() for name, part in self.parts.items()}
+        state[TRAINED_AS] = json.dumps(self.trained_as)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         partial = self.file.with_suffix(".partial")
         torch.save(state, partial)
@@ -119,24 +129,31 @@ class Checkpoint:
 
     def load(self) -> None:
         """Give every part what the file holds. Raises Any2allError where they do not fit."""
-        state = torch.load(self.file, map_location="cpu", weights_only=True)
+        state = _read(self.file)
         try:
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise Any2allError(
-                "the checkpoint is of another network or configuration",
-                key="output_dir",
-                value=str(self.file.parent),
-                hint="another output_dir, or --resume false to start afresh",
-            ) from error
+            raise _another(self.file, "the checkpoint is of another network or configuration") from error
 
     @staticmethod
-    def iterations_in(file: str | Path) -> int:
-        """How far the run of a checkpoint had come; 0 where there is none."""
-        if not Path(file).is_file():
+    def iterations_in(file: str | Path, trained_as: Mapping[str, Any] | None = None, resume: bool | str = True) -> int:
+        """How far the run had come that is to be resumed; 0 where there is none, or ``resume`` says not to.
+
+        Raises:
+            Any2allError: the file is damaged, or was trained as something else: its weights under this run's card
+                would be another prior than the card says.
+        """
+        file = Path(file)
+        if not as_flag(resume, "resume") or not file.is_file():
             return 0
-        return int(torch.load(file, map_location="cpu", weights_only=True)["clock"]["iterations"])
+        state = _read(file)
+        there = json.loads(state.get(TRAINED_AS, "{}"))  # checkpoints before 0.7.2 do not tell
+        ours = json.loads(json.dumps(dict(trained_as or {})))
+        other = [key for key, value in there.items() if key in ours and ours[key] != value]
+        if other:
+            raise _another(file, f"the checkpoint is of another network or configuration: {', '.join(other)}")
+        return int(state["clock"]["iterations"])
 
     def _save_when_due(self, engine: Engine) -> None:
         if (engine.state.iteration // engine.accumulation_steps) % self.every == 0:
@@ -148,15 +165,38 @@ class Checkpoint:
         raise error
 
 
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        int(state["clock"]["iterations"])
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        raise _another(file, f"{file.name} is no checkpoint, or damaged") from error
+    return state
+
+
+def _another(file: Path, message: str) -> Any2allError:
+    hint = "another output_dir, or --resume false to start afresh"
+    return Any2allError(message, key="output_dir", value=str(file.parent), hint=hint)
+
+
 class Resume:
     """Goes on from a checkpoint where there is one. The first handler, so that the others start from what it has read.
 
     The mini-batches of an iteration that was broken off are seen again: no gradient of theirs is in the checkpoint.
+
+    Args:
+        checkpoint: what is read.
+        iterations: how far it had come (`Checkpoint.iterations_in`); with 0 nothing is read.
+        log: is told, since a run that was finished ends at once.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, checkpoint: Checkpoint, iterations: int, log: Callable[[str], None] | None = None) -> None:
+        self.checkpoint, self.iterations, self.log = checkpoint, iterations, log or partial(print, flush=True)
 
     def attach(self, engine: Engine) -> None:
-        if self.checkpoint.file.is_file():
-            engine.add_event_handler(Events.STARTED, lambda _: self.checkpoint.load())
+        if self.iterations:
+            engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        self.checkpoint.load()
+        self.log(f"going on after iteration {self.iterations} of {self.checkpoint.file} (--resume false starts afresh)")

@@ -153,7 +153,7 @@ class LearningRate:
         engine.add_event_handler(Events.ITERATION_STARTED, self)
 
     def factor(self) -> float:
-        warm = min(1.0, (self.clock.iterations + 1) / self.warmup)
+        warm = min(1.0, (self.clock.iterations + 1) / self.warmup) if self.warmup else 1.0
         return warm * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * self.clock.fraction)))
 
     def __call__(self, engine: Engine) -> None:
