@@ -29,7 +29,7 @@ from .filling import filling_of
 from .given import GivenFiles
 from .output.summary import DISCLAIMER, plain
 from .output.write import SUMMARY, check_folder, sweep, write_results
-from .run import Run
+from .run import Run, is_out_of_memory
 from .studies import StudyFolder
 from .study import StudySpec, asked_of, parse_study
 from .study.document import validated
@@ -164,15 +164,8 @@ class _Job:
             self._record(subject, None)
         except Any2allError as error:
             state, words = "failed", self._record(subject, error)
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            hint = "a smaller batch_size needs less"
-            error = Any2allError("the device ran out of memory", key="batch_size", hint=hint, code="out_of_memory")
-            state, words = "failed", self._record(subject, error)
-        except Exception as unforeseen:  # a night's run is not lost for one subject; the traceback says where
-            traceback.print_exc()
-            error = Any2allError(f"an unforeseen error: {type(unforeseen).__name__}: {unforeseen}", code=FAILED)
-            state, words = "failed", self._record(subject, error)
+        except Exception as unforeseen:  # a night's run is not lost for one subject
+            state, words = "failed", self._record(subject, _in_words(unforeseen))
         return Outcome(subject, state, words, time.perf_counter() - started)
 
     def _filled(self, subject: str) -> tuple[Literal["filled", "kept"], str]:
@@ -285,6 +278,17 @@ def _all_done(rank: int, world_size: int, wait: bool) -> None:
         store.set(str(rank), "done")
         while wait and not store.check([str(other) for other in range(world_size)]):
             time.sleep(0.5)
+
+
+def _in_words(error: Exception) -> Any2allError:
+    """What is written down of an error that was not foreseen; the traceback on stderr says where it was."""
+    if is_out_of_memory(error):
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        hint = "a smaller batch_size or fewer samples need less"
+        return Any2allError("the device ran out of memory", key="batch_size", hint=hint, code="out_of_memory")
+    traceback.print_exception(error)
+    return Any2allError(f"an unforeseen error: {type(error).__name__}: {error}", code=FAILED)
 
 
 def _line(outcome: Outcome) -> str:

@@ -16,6 +16,7 @@ from .forecast import Forecast
 
 Progress = Callable[[str, int, int], None]
 DEFAULT_BATCH = {"cpu": 16, "cuda": 128}
+NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "Cannot allocate memory")
 
 
 @dataclass
@@ -55,3 +56,10 @@ class Run:
     def report(self, stage: str, done: int, total: int) -> None:
         if self.progress is not None:
             self.progress(stage, done, total)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on a GPU or on the CPU (where torch has no error of its own)."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)

@@ -25,7 +25,7 @@ from .diffusion import prior as priors
 from .errors import Any2allError
 from .output import ModalityResult, Result
 from .output.summary import DISCLAIMER
-from .run import Progress, Run
+from .run import Progress, Run, is_out_of_memory
 from .scores.text import markdown_table
 from .study import StudySpec, asked_of, parse_study, read_document
 
@@ -49,8 +49,10 @@ def front_door() -> Iterator[None]:
         yield
     except Any2allError as error:
         _leave(f"error: {error.sentence()}", USER_ERROR)
-    except torch.OutOfMemoryError:
-        _leave("error: the device ran out of memory (a smaller batch_size needs less)", USER_ERROR)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _leave("error: the device ran out of memory (a smaller batch_size or fewer samples need less)", USER_ERROR)
     except KeyboardInterrupt:
         _leave("cancelled: nothing was written", INTERRUPTED)
 

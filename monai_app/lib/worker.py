@@ -34,14 +34,13 @@ from any2all.diffusion.prior import NetworkPrior, file_sha256, load_prior
 from any2all.errors import Any2allError, Cancelled
 from any2all.forecast import Forecast, preset_seconds
 from any2all.output.summary import plain
-from any2all.run import Run
+from any2all.run import Run, is_out_of_memory
 from any2all.study import parse_study
 
 from .logs import where
 
 PROGRESS_SECONDS = 0.1
 LAST_SECONDS = 20.0  # for a step that is being taken when the server goes
-NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "Cannot allocate memory")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -196,13 +195,6 @@ def _run(
     )
     result = pipeline.run_study(spec, prior, order["output"], run=run)
     return result.warnings, result.seconds
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on a GPU or on the CPU."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
 def results(folder: Path) -> list[dict[str, Any]]:

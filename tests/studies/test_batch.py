@@ -14,6 +14,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from any2all import pipeline
 from any2all.batch import Outcome, _left
 from any2all.kspace.simulate import simulate_kspace
@@ -208,14 +209,18 @@ def test_an_unforeseen_error_stops_no_other(batch, monkeypatch):
     def moody(spec, prior, run):
         if spec.subject == "p3":
             raise ZeroDivisionError("of its own")
+        if spec.subject == "p2":
+            torch.empty(10**15)
         return fill(spec, prior, run)
 
     monkeypatch.setattr(pipeline, "fill_study", moody)
-    monkeypatch.setattr("traceback.print_exc", lambda: None)
+    monkeypatch.setattr("traceback.print_exception", lambda error: None)
     status, out, _ = batch.run()
     assert status == 1 and "2 filled, 0 kept, 2 failed." in out
     error = json.loads((batch.out / "failed" / "p3.json").read_text())
     assert error["code"] == "failed" and error["message"].endswith("ZeroDivisionError: of its own")
+    error = json.loads((batch.out / "failed" / "p2.json").read_text())
+    assert error["code"] == "out_of_memory" and "fewer samples" in error["hint"]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
