@@ -93,7 +93,7 @@ class ServerError(Failure):
             return "The server wants a token. Enter the one that its administrator gave out."
         if self.http_status == 401:
             return "The server does not accept this token. Enter the one that its administrator gave out."
-        if self.http_status == 429:
+        if self.http_status == 429 and self.key in (None, "jobs"):
             room = f" ({_words(self.allowed)})" if self.allowed else ""
             return f"The server's queue is full{room}. Press Apply again in a few minutes, or use another server."
         where = [part for part in (self.key, None if self.value is None else _words(self.value)) if part]

@@ -341,6 +341,10 @@ def test_a_folder_that_cannot_be_is_refused_before_the_study_is_read(
 
 def test_memory_that_runs_out_is_one_line(small_study, tiny_model_file, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "fill_study", lambda *_, **__: torch.empty(10**15))
-    where = {"study": str(small_study / "study.json"), "output_dir": str(tmp_path / "out"), "model_file": str(tiny_model_file)}
+    where = {
+        "study": str(small_study / "study.json"),
+        "output_dir": str(tmp_path / "out"),
+        "model_file": str(tiny_model_file),
+    }
     assert "fewer samples" in refusal(capsys, "inference.json", **where)
     assert not (tmp_path / "out").exists()

@@ -314,6 +314,9 @@ def test_a_full_queue_says_what_to_do():
     document = {"code": "queue_full", "message": "the queue is full", "key": "jobs", "allowed": "16 waiting jobs"}
     found = failure(429, document, "submit", study={}, files={})
     assert "queue is full (16 waiting jobs)" in found.sentence() and "few minutes" in found.sentence()
+    document = {"code": "queue_full", "message": "too much is being uploaded at once", "key": "upload_bytes"}
+    found = failure(429, {**document, "hint": "try again later"}, "submit", study={}, files={})
+    assert found.sentence() == "Too much is being uploaded at once (upload_bytes). Try again later."
 
 
 def test_the_server_names_key_value_and_what_is_allowed():

@@ -30,7 +30,10 @@ def check_stack(stack: Stack) -> None:
     """Refuse a stack with a modality that has no rendering recipe."""
     unknown = [name for name in stack.names if name not in RECIPES]
     if unknown:
-        raise Any2allError("no rendering recipe for this modality", key="stack", value=unknown, allowed=RECIPES)
+        hint = "train on real stacks alone: a datalist_file, and --dataset_dir '$None'"
+        raise Any2allError(
+            "no rendering recipe for this modality", key="stack", value=unknown, allowed=RECIPES, hint=hint
+        )
 
 
 def _column(parameters: HeadParameters, name: str) -> Tensor:
