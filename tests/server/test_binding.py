@@ -20,6 +20,7 @@ from any2all.errors import Any2allError
 from lib.binding import on_shutdown, running_server, secure_binding
 from lib.logs import recent
 from lib.settings import Limits, ServerSettings
+from server_builders import free_port
 
 TOKEN = "0123456789abcdef-token"
 LIBRARY = Path(__file__).parents[2] / "monai_app"
@@ -102,12 +103,6 @@ def start(tmp_path: Path) -> Callable[..., Started]:
     for started in begun:
         started.process.kill()
         started.process.communicate()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def server(**config) -> uvicorn.Server:
