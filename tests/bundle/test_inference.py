@@ -210,7 +210,7 @@ def test_generate_writes_marked_stacks_and_their_nearest_training_slice(
     [
         ({"dataset_dir": "HERE/wrong"}, "error: dataset_dir: data folder not found; got "),
         ({"datalist_file": "HERE/wrong.json"}, "error: datalist_file: the datalist cannot be read"),
-        ({"datalist_file": "HERE/damaged.json"}, "error: T1: the file does not exist; got 'gone.nii.gz'"),
+        ({"datalist_file": "HERE/damaged.json"}, "error: HERE/gone.nii.gz: the file does not exist; got 'gone.nii.gz'"),
     ],
 )
 def test_what_draws_are_compared_with_is_read_before_they_are_drawn(
@@ -220,7 +220,8 @@ def test_what_draws_are_compared_with_is_read_before_they_are_drawn(
     (tmp_path / "damaged.json").write_text('{"training": [{"T1": "gone.nii.gz"}]}')
     settings = {key: value.replace("HERE", str(tmp_path)) for key, value in settings.items()}
     given = {"model_file": str(tiny_model_file), "dataset_dir": None, "output_dir": str(tmp_path / "out")}
-    assert refusal(capsys, "generate.json", **{**given, **settings}).startswith(words)
+    found = refusal(capsys, "generate.json", **{**given, **settings})
+    assert found.startswith(words.replace("HERE", str(tmp_path)))
     assert not (tmp_path / "out").exists()
 
 

@@ -67,7 +67,9 @@ def load_ground(
                 raise Any2allError("no such kind of cases", key="kinds", value=kind, allowed=KINDS)
         try:
             heads = tuple(cohort.DataSplits(folder, entry.split).head_labels)
-        except KeyError:
+        except Any2allError as error:
+            if not isinstance(error.__cause__, KeyError) or error.__cause__.args != (entry.split,):
+                raise
             raise Any2allError("splits.json has no such split", key=f"manifest.{cases}", value=entry.split) from None
         place = (folder, prior.stack, prior.card.matrix, prior.card.spacing_mm)
         sets: list[Cases] = []
