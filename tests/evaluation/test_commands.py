@@ -79,6 +79,7 @@ def test_the_evaluation_bundle_runs_on_the_validation_head(data_folder, tiny_mod
         "methods": "SENSE,mcs-1,mcs-10-coherent,mcs-20",
         "manifest": str(tmp_path / "manifest.json"),
         "draws": 0,
+        "unconditional#draws": 6,
     }
     monai.bundle.run(
         config_file=str(CONFIG), model_file=str(tiny_model_file), output_dir=str(tmp_path / "out"), **options
