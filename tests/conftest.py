@@ -14,7 +14,7 @@ import torch
 from any2all.diffusion.prior import NetworkPrior, PriorCard, build_network, load_prior, save_prior
 from any2all.stack import load_stack
 
-sys.path.insert(0, str(Path(__file__).parent / "cdm"))
+sys.path[:0] = [str(Path(__file__).parent / room) for room in ("cdm", "evaluation")]
 from small_cdm import card_of, saved_cdm  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[1]

@@ -16,6 +16,8 @@ PURE = ("test_lib_*.py", "test_harness_available.py", "test_cmake.py", "test_all
 if str(HERE) not in sys.path:
     sys.path.insert(0, str(HERE))  # `import harness` and `import allowed_ui`, from whichever root pytest was started
 
+from small_form import Form, small_form  # noqa: E402
+
 if MISSING:
     collect_ignore_glob = [
         path.name for path in HERE.glob("test_*.py") if not any(path.match(pattern) for pattern in PURE)
@@ -24,6 +26,18 @@ else:
     from harness import problems, scripted, slicer_module
 
     slicer_module.install()
+
+
+@pytest.fixture
+def form() -> Form:
+    return small_form()
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> str:
+    """A raw data file that says nothing of its voxel size."""
+    (tmp_path / "SMITH.npy").write_bytes(b"k-space")
+    return str(tmp_path / "SMITH.npy")
 
 
 @pytest.fixture
