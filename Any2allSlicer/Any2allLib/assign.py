@@ -21,6 +21,13 @@ _NO_STUDY_IMAGE = re.compile(
     r"|m?ip|minip|pha(se)?|tof|mra|angio\w*|bold|fmri|perf(usion)?|synthesi[sz]ed|uncertainty)(?=$|_)",
     re.IGNORECASE,
 )
+_WITHOUT_CONTRAST = re.compile(
+    r"(?:^|_)(?:without|w_?o|non?|pre|before|ohne|sans|sin|senza)_(?:iv_)?(?:[ck]ontrast\w*?|gd|gad[^_]*|km|ce)(?=$|_)",
+    re.IGNORECASE,
+)
+_WITH_AND_WITHOUT = re.compile(r"(?:^|_)w(?:ith)?_*(?:and_)?w(?:_?o|ithout)(?=$|_)", re.IGNORECASE)
+_BROUGHT_TO = re.compile(r"_(?:to|onto|in|on)_", re.IGNORECASE)  # what follows names another image's grid
+_BIDS_SPACE = re.compile(r"_space-[A-Za-z0-9]+(?=_)")  # so does this entity
 _SYNTHETIC = re.compile(r"(?:^|_)synthe\w*(?=$|_)", re.IGNORECASE)  # of MR: a scanner computed it
 _ANY2ALL = re.compile(r"(?<![a-z])any2all(?![a-z])", re.IGNORECASE)  # a saved scene's file has it behind a "%20"
 _SLICERS_ENDING = r"(?:[ _]cropped)?(?:_\d+)?"  # of a cropped volume, and of a name that was taken
@@ -63,14 +70,20 @@ def match(volume: VolumeInfo, stack: Sequence[ModalityInfo]) -> tuple[str, tuple
     measured = _by_measurement(volume, candidates)
     plain = not _has_contrast_agent(volume)
     for certainty, text in zip(range(len(texts), 0, -1), texts):
-        lengths = {m.name: max(_token_run(pattern, text) for pattern in m.patterns) for m in candidates if m.patterns}
-        name = max(lengths, key=lambda n: lengths[n], default=None)
-        if name is None or not lengths[name]:
+        lengths = _lengths(_own_words(text), candidates) or _lengths(text, candidates)
+        if not lengths:
             continue
+        name = max(lengths, key=lambda n: lengths[n])
         if measured == "T2FLAIR" and name == "T2":  # "dark fluid", and other names of the same
             name, certainty = measured, 0
         return name, (int(plain), certainty, lengths.get(name, 0))
     return None if measured is None else (measured, (int(plain), 0, 0))
+
+
+def _lengths(text: str, candidates: Sequence[ModalityInfo]) -> dict[str, int]:
+    """How long the longest pattern of each modality is that ``text`` holds; only of those it holds one of."""
+    runs = {m.name: max((_token_run(pattern, text) for pattern in m.patterns), default=0) for m in candidates}
+    return {name: length for name, length in runs.items() if length}
 
 
 def names_any2all(text: str) -> bool:
@@ -93,8 +106,16 @@ def _texts(volume: VolumeInfo) -> list[str]:
     The last is for names such as ``MRBrainT1`` of Slicer's sample data.
     """
     name = _SUFFIX.sub("", volume.name)
+    if name.startswith("sub-"):
+        name = _BIDS_SPACE.sub("", name)
     written = [name, *(str(volume.dicom.get(tag) or "") for tag in TEXT_TAGS), _WORD_BEGINS.sub("_", name)]
-    return [re.sub(r"[^\w*]+|_+", "_", text).strip("_") for text in written]
+    texts = [re.sub(r"[^\w*]+|_+", "_", text).strip("_") for text in written]
+    return [text if _WITH_AND_WITHOUT.search(text) else _WITHOUT_CONTRAST.sub("_", text) for text in texts]
+
+
+def _own_words(text: str) -> str:
+    """What a text says of the image itself: ``T2_to_T1`` is a T2 that was brought to the grid of T1."""
+    return re.split(_BROUGHT_TO, text, maxsplit=1)[0]
 
 
 def _token_run(pattern: str, text: str) -> int:

@@ -15,6 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .errors import Any2allError
 
 DEFAULT_STACK_FILE = Path(__file__).parents[1] / "configs" / "stack.json"
+_WITHOUT_CONTRAST = re.compile(
+    r"(?:^|[\s_.-])(?:without|w[/_]?o|non?|pre|before|ohne|sans|sin|senza)[\s_.-]+(?:iv[\s_.-]+)?"
+    r"(?:[ck]ontrast\w*|gd|gad\w*|km|ce)(?=$|[\s_.-])",
+    re.IGNORECASE,
+)
+_WITH_AND_WITHOUT = re.compile(
+    r"(?:^|[\s_.-])w(?:ith)?[\s_.&+/-]*(?:and[\s_.-]+)?w(?:[/_]?o|ithout)(?=$|[\s_.-])", re.IGNORECASE
+)
+_BROUGHT_TO = re.compile(r"[_\-. ](?:to|onto|in|on)[_\-. ]", re.IGNORECASE)  # what follows names another image's grid
+_BIDS_SPACE = re.compile(r"_space-[A-Za-z0-9]+(?=_)")  # so does this entity
 
 
 class _Frozen(BaseModel):
@@ -97,6 +107,24 @@ class Modality(_Frozen):
         return max((_token_run(pattern, stem) for pattern in self.patterns), default=0)
 
 
+def without_denied_contrast(text: str) -> str:
+    """A name or description without the words that deny a contrast agent: ``T1 pre gad``, ``Head W/O CONTRAST``.
+
+    Where it says "with and without", they stay: the agent was given.
+    """
+    return text if _WITH_AND_WITHOUT.search(text) else _WITHOUT_CONTRAST.sub(" ", text)
+
+
+def _own_names(stem: str) -> tuple[str, ...]:
+    """What a file's name says of its image, then the whole of it, for where that says nothing.
+
+    ``T2_to_T1`` is a T2 that was brought to the grid of T1, as is ``sub-01_space-T1w_T2w`` in BIDS.
+    """
+    stem = without_denied_contrast(stem)
+    own = _BIDS_SPACE.sub("", stem) if stem.startswith("sub-") else stem
+    return re.split(_BROUGHT_TO, own, maxsplit=1)[0], stem
+
+
 def _token_run(pattern: str, stem: str) -> int:
     """Length of the match of ``pattern`` between separators of ``stem``; 0 when there is none."""
     found = re.search(rf"(?:^|[_\-. ])({pattern})(?=$|[_\-. ])", stem, re.IGNORECASE)
@@ -139,13 +167,18 @@ class Stack(_Frozen):
         'T2FLAIR'
         >>> load_stack().match("p01_T1c.nii.gz") is None
         True
+        >>> load_stack().match("T2_to_T1.nii.gz")
+        'T2'
         """
         stem = re.sub(r"\.(nii|nrrd|mha|mhd|h5|npy|npz|cfl)(\.gz)?$", "", Path(filename).name, flags=re.IGNORECASE)
         if _token_run("any2all", stem):
             return None
-        scores = {m.name: m.matches(stem) for m in self.modalities}
-        best = max(scores, key=scores.__getitem__)
-        return best if scores[best] else None
+        for name in _own_names(stem):
+            scores = {m.name: m.matches(name) for m in self.modalities}
+            best = max(scores, key=scores.__getitem__)
+            if scores[best]:
+                return best
+        return None
 
 
 def load_stack(file: str | Path = DEFAULT_STACK_FILE) -> Stack:

@@ -196,6 +196,15 @@ def test_a_scanners_own_words_are_no_results(name, dicom, expected):
         "sub-01_ce-gadolinium_T1w.nii.gz",
         "t2_space_flair.nii.gz",
         "t2starmap.nii.gz",
+        "T2_to_T1.nii.gz",
+        "FLAIR_registered_to_T1.nii.gz",
+        "sub-01_space-T1w_T2w.nii.gz",
+        "t2_space-flair_sag.nii.gz",
+        "moved_to_mni_T2.nii.gz",
+        "T1_pre_contrast.nii.gz",
+        "T1_W_O_CONTRAST.nii.gz",
+        "T1_w_and_wo_contrast.nii.gz",
+        "T1_pre_and_post.nii.gz",
     ],
 )
 def test_rules_are_the_servers_own(name):

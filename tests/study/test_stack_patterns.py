@@ -36,6 +36,19 @@ from any2all.stack import load_stack
         ("head_ct.nii.gz", "CT"),
         ("pet_av45.nii.gz", "PET"),
         ("object.nii.gz", None),
+        ("T2_to_T1.nii.gz", "T2"),
+        ("FLAIR_registered_to_T1.nii.gz", "T2FLAIR"),
+        ("p07_T1_in_T2_space.nii.gz", "T1"),
+        ("sub-01_space-T1w_T2w.nii.gz", "T2"),
+        ("sub-01_ses-2_space-T1w_desc-brain_FLAIR.nii.gz", "T2FLAIR"),
+        ("t2_space-flair_sag.nii.gz", "T2FLAIR"),  # the sequence SPACE
+        ("moved_to_mni_T2.nii.gz", "T2"),
+        ("T1_pre_contrast.nii.gz", "T1"),
+        ("T1 without contrast.nii.gz", "T1"),
+        ("T1_W_O_CONTRAST.nii.gz", "T1"),
+        ("FLAIR_no-gad.nii.gz", "T2FLAIR"),
+        ("T1_w_and_wo_contrast.nii.gz", None),
+        ("T1_pre_and_post.nii.gz", None),
     ],
 )
 def test_file_names(name, modality):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import Any2allError
-from ..stack import Modality, Stack
+from ..stack import Modality, Stack, without_denied_contrast
 from .protocol import Protocol, protocol_of
 from .series import MANUFACTURER, Series
 
@@ -41,14 +41,6 @@ _NEVER = {  # words of a description that no modality of the stack is called by
 }
 _CONTRAST = re.compile(
     r"(?:^|[\s_.-])(?:\+ ?c|\+gd|post|ce|gd|gad\w*|km|contrast|enhanced)(?=$|[\s_.-])", re.IGNORECASE
-)
-_WITHOUT_CONTRAST = re.compile(
-    r"(?:^|[\s_.-])(?:without|w/?o|non?|pre|before|ohne|sans|sin|senza)[\s_.-]+(?:iv[\s_.-]+)?"
-    r"(?:[ck]ontrast\w*|gd|gad\w*|km|ce)(?=$|[\s_.-])",
-    re.IGNORECASE,
-)
-_WITH_AND_WITHOUT = re.compile(
-    r"(?:^|[\s_.-])w(?:ith)?[\s_.&+/-]*(?:and[\s_.-]+)?w(?:/?o|ithout)(?=$|[\s_.-])", re.IGNORECASE
 )
 _MPRAGE = re.compile(r"(?<![^\s_.\-/])t1w?[\s_.-]mpr(?=$|[\s_.\-/])", re.IGNORECASE)  # the name that Siemens gives it
 _HEAD = re.compile(r"HEAD|BRAIN|SKULL|NEURO|CRANI|CEREB|PITUIT|^$", re.IGNORECASE)
@@ -339,9 +331,7 @@ def _by_contrast_tag(p: Protocol, otherwise: str) -> tuple[str | None, str, bool
 
 def _says_contrast(description: str) -> bool:
     """Whether a description says that contrast agent was given: ``Head W/O CONTRAST`` and ``T1 pre gad`` do not."""
-    if not _WITH_AND_WITHOUT.search(description):
-        description = _WITHOUT_CONTRAST.sub(" ", description)
-    return bool(_CONTRAST.search(description))
+    return bool(_CONTRAST.search(without_denied_contrast(description)))
 
 
 def _never(protocol: Protocol) -> str | None:

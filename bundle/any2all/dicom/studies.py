@@ -30,7 +30,7 @@ from .source import read_source
 
 STUDY, SERIES, SOURCE = "study.json", "series.json", "dicom_source.json"
 _NOBODY = re.compile(r"|anon\w*|unknown|none|n/?a|removed|deleted|de-?identified|no\W?name|x+|0+", re.IGNORECASE)
-VERSION = 2  # of how a subject is converted: another one does everything again
+VERSION = 3  # of how a subject is converted: another one does everything again
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from .picture import draw_subject
 from .sources import Subject
 
 PICTURE = "qc.png"
-VERSION = 2  # of how a subject is prepared: another one does everything again
+VERSION = 3  # of how a subject is prepared: another one does everything again
 FEW_SLICES = 4  # that a rigid transform or a cubic spline cannot be found from
 
 Record = dict[str, Any]
