@@ -241,6 +241,14 @@ def test_philips_private_scale_slope_is_not_applied_but_named(tmp_path):
     assert any("private scale slope is not applied" in warning for warning in image.warnings)
 
 
+def test_a_lossy_compression_is_said(tmp_path):
+    slices = mprage()
+    for one in slices:
+        one.LossyImageCompression = "01"
+    write_all(slices, tmp_path)
+    assert any("compressed with loss" in warning for warning in read_image(find_series(tmp_path)[0]).warnings)
+
+
 def test_ct_without_a_slope_is_refused(tmp_path):
     write_all(classic("CT", pattern(), AXIAL, CT), tmp_path)
     with pytest.raises(Any2allError, match="Rescale Slope is missing"):

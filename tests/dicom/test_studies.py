@@ -6,12 +6,14 @@ import gzip
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 from any2all.dicom import scan, studies_from
+from any2all.dicom.privacy import naming_words, without_names
 from any2all.errors import Any2allError
 from any2all.preparation import find_subjects
 from any2all.preparation.conversion import CONVERTED, from_dicom
@@ -89,6 +91,11 @@ def test_no_file_names_the_patient(mixed, tmp_path, capsys):
         file.name for file in written if pydicom.uid.UID(scan(mixed).series[0].uid).encode() in file.read_bytes()
     ]
     assert with_uids == ["dicom_source.json"]
+
+
+def test_a_short_name_in_ideographs_is_taken_out_too():
+    one = SimpleNamespace(header={**PERSON, "PatientName": "Wang^Li=王^丽"})
+    assert without_names("Head 王丽 T1", naming_words([one])) == "Head ****** T1"
 
 
 def test_a_finished_subject_is_kept_and_a_changed_one_is_not(mixed, tmp_path):

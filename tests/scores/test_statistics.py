@@ -84,7 +84,7 @@ def test_the_words_of_an_interval():
     assert Interval(27.91, 27.0, 28.5, 4).text(signed=False) == "27.9 [27.0, 28.5] over 4 renderings"
     alone = bootstrap_mean([27.0, 28.0], ["x", "x"])
     assert (alone.low, alone.high, alone.n_groups) == (None, None, 1)
-    assert alone.text(signed=False) == "27.5 (one rendering: no interval)"
+    assert alone.text(signed=False) == "27.5 (one head: no interval)"
 
 
 def test_a_chain_holds_when_it_gains_and_no_step_falls():

@@ -23,7 +23,8 @@ GE_SCAN_DATETIME = 0x0009100D
 _IDENTITY = """SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID PatientID PatientName
 IssuerOfPatientID OtherPatientIDs PatientBirthDate PatientSex PatientAge PatientWeight AccessionNumber StudyID StudyDate
 StudyTime StudyDescription ReferringPhysicianName SeriesNumber SeriesDescription ProtocolName InstanceNumber
-Manufacturer ManufacturerModelName ContributingEquipmentSequence BurnedInAnnotation"""
+Manufacturer ManufacturerModelName ContributingEquipmentSequence BurnedInAnnotation
+LossyImageCompression"""
 _PIXELS = """Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation SamplesPerPixel NumberOfFrames
 PhotometricInterpretation PixelPaddingValue PixelPaddingRangeLimit RescaleSlope RescaleIntercept RescaleType"""
 _GEOMETRY = """ImagePositionPatient ImageOrientationPatient PixelSpacing GantryDetectorTilt

@@ -17,6 +17,7 @@ _NAMING = (
     "ReferringPhysicianName",
 )
 _SHORTEST = 3
+_IDEOGRAPHS = re.compile("[\u2e80-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]")  # kana and hangul too
 _REMOVED = "***"
 
 
@@ -27,7 +28,7 @@ def naming_words(series: Iterable[Series]) -> frozenset[str]:
         for keyword in _NAMING:
             value = text(one.header, keyword).lower()
             found |= {value, *re.split(r"[\^\s=,\\/._-]+", value)}
-    return frozenset(word for word in found if len(word) >= _SHORTEST)
+    return frozenset(word for word in found if len(word) >= _SHORTEST or _IDEOGRAPHS.search(word))
 
 
 def without_names(words: str, naming: frozenset[str]) -> str:

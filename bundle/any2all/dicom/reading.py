@@ -117,6 +117,8 @@ def _notes(series: Series, modality: str) -> list[str]:
         )
     if text(series.header, "BurnedInAnnotation").upper() == "YES":
         notes.append("the header says that text is burned into the pixels: it may name the patient")
+    if text(series.header, "LossyImageCompression") == "01":
+        notes.append("the images were once compressed with loss: fine detail is not the scanner's")
     kind = text(series.header, "RescaleType").upper()
     if modality == "CT" and kind not in ("", "HU", "US"):
         raise refused("the CT is not in HU", f"Rescale Type {kind}", "HU")

@@ -205,6 +205,8 @@ def flicker(results: Results) -> Section | None:
                 for target in targets:
                     truth = results.truth(cases, target, found)
                     scores = flicker_scores(found.images[target], truth, head_of_labels(cases.labels))
+                    if scores.mean is None:  # a block without neighbouring slices, or one that does not change
+                        continue
                     single = float(np.mean([s for s in scores.single if s is not None]))
                     numbers = (single, scores.mean, scores.correlation, scores.z_correlation)
                     rows.append([cases.name, target, task, method, *(number(n, 3) for n in numbers)])

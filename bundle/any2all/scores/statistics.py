@@ -56,11 +56,11 @@ class Interval:
         >>> Interval(1.23, 0.8, 1.6, 4).text()
         '+1.2 [0.8, 1.6] over 4 renderings'
         >>> Interval(27.9, None, None, 1).text(signed=False)
-        '27.9 (one rendering: no interval)'
+        '27.9 (one head: no interval)'
         """
         mean = f"{self.mean:{'+' if signed else ''}.{digits}f}"
         if self.low is None or self.high is None:
-            return f"{mean} (one rendering: no interval)"
+            return f"{mean} (one head: no interval)"
         return f"{mean} [{self.low:.{digits}f}, {self.high:.{digits}f}] over {self.n_groups} renderings"
 
     def __str__(self) -> str:
