@@ -7,13 +7,13 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from any2all import __version__
-from any2all.cdm.source import CDMSource, no_cdm
-from any2all.diffusion.prior import load_card
+from any2all.cdm.source import CDMSource, OtherGridError, no_cdm
+from any2all.diffusion.prior import PriorCard, load_card
 from any2all.errors import Any2allError
 from any2all.geometry.reading import ITK_SUFFIXES, NIFTI_SUFFIXES
 from any2all.output.write import check_folder
@@ -48,8 +48,8 @@ class Service:
     """
 
     def __init__(self, settings: ServerSettings, studies: str | Path) -> None:
-        self.settings = settings
         self.card = load_card(settings.model_file)
+        self.settings = settings = _without_foreign_cdm(settings, self.card)
         self.stack = self.card.stack
         self.cdm = CDMSource(settings.cdm_file)
         self.cdm_card = self.cdm.card(self.card) if self.cdm.present else None
@@ -242,3 +242,18 @@ class Service:
 def _partial(target: Path, job: Job) -> Path:
     """Where results are collected before they appear under their name."""
     return target.with_name(f".{target.name}.{job.id[:8]}.partial")
+
+
+def _without_foreign_cdm(settings: ServerSettings, prior: PriorCard) -> ServerSettings:
+    """A ``cdm.pt`` that merely lies beside the prior and was trained on another grid is left out; a named one is not.
+
+    So a prior of one's own can take the released one's place beside its CDM.
+    """
+    beside = settings.model_file.with_name("cdm.pt")
+    try:
+        if settings.cdm_file == beside and beside.is_file():
+            CDMSource(beside).card(prior)
+    except OtherGridError as error:
+        log.warning("cdm beside the prior left out, trained for another", code=error.code)
+        return replace(settings, cdm_file=None)
+    return settings

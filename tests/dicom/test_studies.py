@@ -314,3 +314,16 @@ def test_a_heap_of_patients_is_a_cohort_too(mixed, tmp_path):
     (subject,) = find_subjects(tmp_path / "c", STACK)
     refused = from_dicom(subject, tmp_path / "out2", STACK).refused
     assert "no DICOM series of it is a modality of the stack: series 1" in refused["p1"]
+
+
+def test_dicom_beside_other_images_is_read_or_its_absence_said(tmp_path):
+    for name in ("p1", "p2"):
+        write_all(classic("MR", pattern(), OBLIQUE, MPRAGE), tmp_path / "c" / name / "dicom")
+    for file in ("p1/lesions.nii.gz", "p2/T1.nii.gz"):
+        nib.save(nib.Nifti1Image(pattern().astype(np.int16), np.eye(4)), tmp_path / "c" / file)
+    with_mask, with_image = find_subjects(tmp_path / "c", STACK)
+    assert not with_mask.files and with_mask.dicom == (tmp_path / "c" / "p1",)
+    made = from_dicom(with_mask, tmp_path / "out", STACK)
+    assert list(made.files) == ["T1"] and "lesions.nii.gz" in made.ignored
+    assert list(with_image.files) == ["T1"] and not with_image.dicom
+    assert "DICOM files are not read" in with_image.warnings[0]

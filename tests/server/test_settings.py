@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import fields
+import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,25 @@ def test_a_server_without_cdm_does_not_list_it_and_refuses_it_in_words(tmp_path,
     error = refused.value
     assert (error.key, error.value, error.code) == ("sampler.name", "cdm", "cdm_unavailable")
     assert error.allowed == ("mcs", "mds", "mps") and STATUS.get(error.code, OTHER_STATUS) == 422
+
+
+def test_a_cdm_of_another_grid_beside_the_prior_is_left_out_and_a_named_one_refused(
+    tmp_path, tiny_model_file, tiny_cdm_file
+):
+    for file in (tiny_model_file, tiny_model_file.with_name("prior.json")):
+        shutil.copy(file, tmp_path / file.name)
+    for file in (tiny_cdm_file, tiny_cdm_file.with_suffix(".json")):
+        shutil.copy(file, tmp_path / f"cdm{file.suffix}")
+    card = json.loads((tmp_path / "cdm.json").read_text())
+    card["spacing_mm"] = [1.0, 1.0, 1.0]
+    (tmp_path / "cdm.json").write_text(json.dumps(card))
+    (tmp_path / "other").mkdir()
+    for name in ("cdm.pt", "cdm.json"):
+        shutil.copy(tmp_path / name, tmp_path / "other" / name)
+    settings = ServerSettings(
+        work_dir=tmp_path / "work", model_file=tmp_path / tiny_model_file.name, cdm_file=tmp_path / "cdm.pt"
+    )
+    service = Service(settings, tmp_path)
+    assert "cdm" not in service.info()["samplers"] and service.dispatcher.settings.cdm_file is None
+    with pytest.raises(Any2allError, match="another spacing_mm"):
+        Service(replace(settings, work_dir=tmp_path / "w", cdm_file=tmp_path / "other" / "cdm.pt"), tmp_path)

@@ -32,4 +32,5 @@ def from_dicom(subject: Subject, folder: Path, stack: Stack) -> Subject:
     if not made.files and not refused:
         seen = f": {'; '.join(made.ignored[:_SHOWN])}" if made.ignored else ""
         refused[subject.name] = f"no DICOM series of it is a modality of the stack{seen}"
-    return replace(subject, files=made.files, refused=refused, ignored=made.ignored, warnings=made.warnings)
+    ignored = (*subject.ignored, *made.ignored)
+    return replace(subject, files=made.files, refused=refused, ignored=ignored, warnings=made.warnings)

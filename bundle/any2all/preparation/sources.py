@@ -71,12 +71,14 @@ def find_subjects(source: str | Path, stack: Stack, converted: Path | None = Non
 
 def _of_folder(folder: Path, stack: Stack) -> Subject:
     found, others = files_by_modality(folder, stack)
-    if not any(found.values()) and not others and first_dicom(folder) is not None:
-        return Subject(folder.name, {}, dicom=(folder,))
+    ignored = tuple(file.relative_to(folder).as_posix() for file in others)
+    has_dicom = first_dicom(folder) is not None
+    if not any(found.values()) and has_dicom:
+        return Subject(folder.name, {}, ignored=ignored, dicom=(folder,))
     refused = {name: several_files(folder, files) for name, files in found.items() if len(files) > 1}
     files = {name: files[0] for name, files in found.items() if len(files) == 1}
-    ignored = tuple(file.relative_to(folder).as_posix() for file in others)
-    return Subject(folder.name, files, refused, ignored)
+    unread = ("its DICOM files are not read, since there are images beside them",) if has_dicom else ()
+    return Subject(folder.name, files, refused, ignored, warnings=unread)
 
 
 def _of_patients(folder: Path, converted: Path | None) -> list[Subject]:
