@@ -21,11 +21,12 @@ REPOSITORY = Path(__file__).parents[2]
 
 def wait_until(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
     """The first true value of ``condition``; fails when it does not come."""
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, 0.01
     while time.monotonic() < end:
         if value := condition():
             return value
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(1.1 * pause, 0.05)  # what is waited for needs the processor more than the one who asks
     raise AssertionError("it did not happen in time")
 
 
@@ -134,6 +135,7 @@ class Server:
         self.process.wait()
 
     def stop(self) -> int:
+        """Also of one that has ended already."""
         self.process.terminate()
         code = self.process.wait(60)
         self.http.close()

@@ -26,7 +26,8 @@ def server(tmp_path_factory, tiny_model_file, tiny_cdm_file, phantom_files):
     subject.mkdir(parents=True)
     for name in GIVEN:
         shutil.copy(phantom_files / f"{name}.nii.gz", subject)
-    server = Server(folder, tiny_model_file, conf={"queue": 30, "batch_size": 4, "cdm_file": tiny_cdm_file})
+    conf = {"queue": 30, "batch_size": 4, "cdm_file": tiny_cdm_file, "shutdown_seconds": 1}
+    server = Server(folder, tiny_model_file, conf)
     yield server
     server.stop()
 
@@ -271,10 +272,6 @@ def test_ten_tiny_jobs_leave_nothing(server, phantom_files):
 
 def test_it_ends_in_order_when_asked(server, phantom_files):
     """The last test of this module: SIGTERM with a job running; it has its seconds, then it is cancelled."""
-    server.conf["shutdown_seconds"] = 1
-    server.process.terminate()
-    server.process.wait(60)
-    server.start()
     job = server.submit(phantom_files, study(steps=900)).json()["job_id"]
     wait_until(lambda: server.status(job)["step"] > 0)
     server.process.terminate()
@@ -283,4 +280,3 @@ def test_it_ends_in_order_when_asked(server, phantom_files):
     assert record["state"] == "cancelled"
     assert [p.name for p in (server.work / "jobs" / job).iterdir()] == ["job.json"]
     assert "Traceback" not in server.log(), server.log()[-3000:]
-    server.start()

@@ -22,19 +22,25 @@ def head(scale: float) -> np.ndarray:
     return (scale * inside * (1.0 + 0.3 * (x > 0))).astype(np.float32)
 
 
-@pytest.fixture
-def person(load_module, run_events, tmp_path):
-    """At a panel that is connected to a real server with an untrained prior."""
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    """Of a real server with an untrained prior."""
     python = server_python()
     if python is None:
         pytest.skip("no server environment: set ANY2ALL_SERVER_PYTHON, or the whole way is NOT tested")
-    model = write_tiny_prior(python, tmp_path / "prior")
-    with real_server(python, tmp_path / "server", model) as url:
-        someone = Person(load_module(MODULE), None, run_events)
-        someone.ui.urlCombo.setEditText(url)
-        someone.panel.connection.test(90.0)
-        someone.wait(lambda: someone.panel.connection.info is not None, 90)
-        yield someone
+    folder = tmp_path_factory.mktemp("real")
+    with real_server(python, folder / "server", write_tiny_prior(python, folder / "prior")) as url:
+        yield url
+
+
+@pytest.fixture
+def person(url, load_module, run_events):
+    """At a panel that is connected to the server."""
+    someone = Person(load_module(MODULE), None, run_events)
+    someone.ui.urlCombo.setEditText(url)
+    someone.panel.connection.test(90.0)
+    someone.wait(lambda: someone.panel.connection.info is not None, 90)
+    return someone
 
 
 def test_the_whole_way(person):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import torch
 from any2all.diffusion.prior import build_network, load_card, load_prior
 from any2all.stack import load_stack
+from any2all.training import finish
 from any2all.training.cohort import training_data, validation_stacks
 from any2all.training.finish import mean_image_file
 from any2all.training.noising import NoisedChannelLoss, PrepareNoisyStack
@@ -50,7 +52,8 @@ def test_it_ends_after_the_iterations_and_leaves_a_prior(first_run):
         assert torch.allclose(weight, ema[name], atol=2e-3), name  # half precision
 
 
-def test_weights_are_stored_in_eight_bits_when_that_is_asked_for(small_cohort, tmp_path, capsys):
+def test_weights_are_stored_in_eight_bits_when_that_is_asked_for(small_cohort, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(finish, "measure_calibration", partial(finish.measure_calibration, levels=(1, 500, 1000)))
     run = workflow(
         "train.json", datalist_file=str(small_cohort), output_dir=str(tmp_path), total_iterations=1, weight_bits=8
     )
