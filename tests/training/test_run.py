@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,8 +165,23 @@ def test_weights_are_not_released_as_what_they_are_not(key, value, first_run, sm
     error = capsys.readouterr().err
     assert left.value.code == 2 and error.count("\n") == 1
     named = "stack" if key == "stack_file" else key
-    assert error.startswith(f"error: output_dir: the checkpoint is of another network or configuration: {named}; got")
+    assert error.startswith(f"error: output_dir: the checkpoint is of another network or configuration: {named}")
     assert not (tmp_path / "model.pt").exists()
+
+
+def test_a_run_does_not_go_on_with_other_data(first_run, small_cohort, tmp_path, capsys):
+    """The card would list the new images alone, although the weights had learnt from the others."""
+    (tmp_path / "checkpoint.pt").write_bytes((first_run / "checkpoint.pt").read_bytes())
+    datalist = json.loads(small_cohort.read_text())
+    shutil.copytree(small_cohort.parent, tmp_path / "cohort")
+    (tmp_path / "cohort" / small_cohort.name).write_text(
+        json.dumps({**datalist, "training": datalist["training"][:-1]})
+    )
+    overrides = {"output_dir": str(tmp_path), "validation_slices": None, "total_iterations": 40}
+    run = workflow("train.json", datalist_file=str(tmp_path / "cohort" / small_cohort.name), **overrides)
+    with pytest.raises(SystemExit):
+        run.run()
+    assert "the checkpoint is of another network or configuration: data; got" in capsys.readouterr().err
 
 
 def test_a_run_starts_afresh_as_the_hint_says_and_tells_when_it_does_not(first_run, small_cohort, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -95,6 +96,13 @@ class TrainingData:
     def files(self) -> list[str]:
         """Every real image that is trained on."""
         return [file for entry in self.entries for file in entry.values()]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what is trained on, by names and sizes and not by place: it stays on another machine."""
+        trained_on = sorted(Path(file) for file in (*self.head_labels, *self.files))
+        said = [f"{file.parent.name}/{file.name} {file.stat().st_size}" for file in trained_on]
+        return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
 
 def training_data(
