@@ -40,6 +40,7 @@ from .workflow import StageProgress, as_count, as_flag, as_folder, front_door, s
 
 PICTURE = "generated.png"
 NOTE = "Every slice is a draw of its own: neighbouring slices belong to no common head, and no slice to a patient."
+SHOWN = 16
 CELL_IN, LEFT_IN, HEAD_IN, FOOT_IN, DPI = 1.5, 0.9, 0.5, 0.55, 110
 
 
@@ -281,8 +282,8 @@ def _save(
 
 
 def draw_picture(draws: Tensor, modalities: tuple[Modality, ...], likeness: dict[str, Any] | None) -> Figure:
-    """Draws (B, M, H, W) in u: one row per modality, one column per draw."""
-    count, rows = draws.shape[:2]
+    """Draws (B, M, H, W) in u: one row per modality, one column per draw, of many the first `SHOWN`."""
+    count, rows = min(len(draws), SHOWN), draws.shape[1]
     cell_height = CELL_IN * draws.shape[2] / draws.shape[3]
     width, height = LEFT_IN + count * CELL_IN, HEAD_IN + rows * cell_height + FOOT_IN
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor=BACKGROUND)
@@ -303,8 +304,8 @@ def draw_picture(draws: Tensor, modalities: tuple[Modality, ...], likeness: dict
             if m == 0 and likeness is not None:
                 axes.set_title(f"nearest {likeness['draws'][i]['rms_u']:.3f}", color=MUTED, size=7, pad=3)
     figure.text(0.1 / width, 1 - 0.12 / height, "SYNTHETIC Any2all", color=TEXT, size=11, weight="bold", va="top")
-    words = "independent draws from the prior; no patient" + (
-        "" if likeness is None else "; nearest: RMS in u to the nearest training slice"
-    )
+    words = "independent draws from the prior; no patient"
+    words += "" if count == len(draws) else f"; the first {count} of {len(draws)}"
+    words += "" if likeness is None else "; nearest: RMS in u to the nearest training slice"
     figure.text(0.1 / width, 0.3 / height, words, color=MUTED, size=7, va="top", wrap=True)
     return figure

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from any2all import pipeline
-from any2all.generate import Bank, draw_stacks, likenesses
+from any2all.generate import Bank, draw_picture, draw_stacks, likenesses
 from any2all.output import read_provenance
 from any2all.stack import load_stack
 from any2all.workflow import StageProgress
@@ -232,6 +232,13 @@ def test_a_device_that_is_not_there_is_named(config, device, small_study, tiny_m
     study = {"inference.json": {"study": str(small_study / "study.json")}, "batch.json": {"studies": str(small_study)}}
     line = refusal(capsys, config, **given, **study.get(config, {}))
     assert line.startswith("error: device: this device cannot be used; got ") and "allowed: cpu" in line
+
+
+def test_the_picture_of_many_draws_stays_a_picture():
+    stack = load_stack()
+    figure = draw_picture(torch.zeros(200, len(stack), 8, 8), stack.modalities, None)
+    assert figure.get_size_inches()[0] * figure.dpi < 4000 and len(figure.axes) == 16 * len(stack)
+    assert any("the first 16 of 200" in text.get_text() for text in figure.texts)
 
 
 def test_draws_are_seeded_one_by_one(tiny_prior):

@@ -84,17 +84,25 @@ class CDMCard:
 
 
 def save_networks(networks: Mapping[str, nn.Module], card: CDMCard, model_file: str | Path) -> None:
-    """Write one plain half-precision state dict with the prefixes ``mrm.``, ``mdn.``, ``cunet.``, and the card."""
+    """Write one plain half-precision state dict with the prefixes ``mrm.``, ``mdn.``, ``cunet.``, and the card.
+
+    Each appears whole: a run that is broken off meanwhile leaves the earlier file.
+    """
     model_file = Path(model_file)
     model_file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(packed(nn.ModuleDict(networks).state_dict()), model_file)
-    card.sha256 = file_sha256(model_file)
+    draft = model_file.with_name(f".{model_file.name}.partial")
+    torch.save(packed(nn.ModuleDict(networks).state_dict()), draft)
+    card.sha256 = file_sha256(draft)
+    draft.replace(model_file)
     write_card(card, model_file)
 
 
 def write_card(card: CDMCard, model_file: str | Path) -> None:
     """Write the card beside the weights that it describes."""
-    Path(model_file).with_suffix(".json").write_text(json.dumps(card.to_json(), indent=1) + "\n")
+    file = Path(model_file).with_suffix(".json")
+    draft = file.with_name(f".{file.name}.partial")
+    draft.write_text(json.dumps(card.to_json(), indent=1) + "\n")
+    draft.replace(file)
 
 
 def load_networks(
