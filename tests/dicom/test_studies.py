@@ -110,6 +110,19 @@ def test_a_finished_subject_is_kept_and_a_changed_one_is_not(mixed, tmp_path):
     assert not list(out.glob(".*"))
 
 
+def test_an_edited_study_is_kept_beside_the_new_one(mixed, tmp_path):
+    out = tmp_path / "out"
+    first = studies_from(mixed, STACK, out)[0]
+    edited = first.folder / "study.json"
+    for number, name in (("1", "study_edited.json"), ("2", "study_edited_2.json")):
+        words = edited.read_text().replace('"available"', '"missing"', 1)
+        edited.write_text(words)
+        again = studies_from(mixed, STACK, out, {number: None})[0]
+        assert not again.resumed and any(name in warning for warning in again.warnings)
+        assert (first.folder / name).read_text() == words and edited.read_text() != words
+    assert studies_from(mixed, STACK, out, {"2": None})[0].resumed and (first.folder / "study_edited.json").is_file()
+
+
 def test_a_patient_keeps_the_number_when_others_join_or_leave(tmp_path):
     def series(name: str, where: str) -> None:
         person = {"PatientID": name, "PatientName": name}

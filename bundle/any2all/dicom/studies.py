@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +137,8 @@ def convert_subject(
 ) -> Converted:
     """Convert one patient. Nothing is written where no series can be used: ``files`` is empty then.
 
+    A study.json of an earlier conversion that somebody has edited since is kept beside the new one.
+
     Raises:
         Any2allError: several patients, an override that is none.
     """
@@ -173,6 +175,10 @@ def convert_subject(
         "ignored": ignored,
         "modalities": list(taken),
     }
+    edited = _edited_study(out_dir / name, name)
+    if edited is not None:
+        kept = next(n for n in _names_beside() if not (out_dir / name / n).exists())
+        warnings = summary["warnings"] = (*warnings, f"{STUDY} had been edited; it is kept as {kept}")
     with whole_folder(out_dir / name, list(taken), overwrite=True) as partial:
         for modality, image in taken.items():
             _save(partial / f"{modality}.nii.gz", image.volume, modality)
@@ -180,6 +186,8 @@ def convert_subject(
         _write(partial / SERIES, {"any2all_series": VERSION, "subject": name, "warnings": warnings, **document})
         _write(partial / SOURCE, _source(name, taken))
         files = sorted([*(path.name for path in partial.iterdir()), SUMMARY])
+        if edited is not None:  # and not among the files, which the next conversion replaces
+            (partial / kept).write_bytes(edited)
         _write(partial / SUMMARY, {**summary, "files": files})
     return _of_summary(out_dir / name, name, {**summary, "files": files}, False)
 
@@ -207,6 +215,24 @@ def _earlier(folder: Path, name: str, fingerprint: str) -> Converted | None:
         return _of_summary(folder, name, summary, True) if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _edited_study(folder: Path, name: str) -> bytes | None:
+    """What study.json holds, where it is no longer what the earlier conversion wrote."""
+    try:
+        written = _study(name, json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["modalities"])
+        content = (folder / STUDY).read_bytes()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    try:
+        return None if json.loads(content) == written else content
+    except ValueError:
+        return content
+
+
+def _names_beside() -> Iterator[str]:
+    yield "study_edited.json"
+    yield from (f"study_edited_{number}.json" for number in itertools.count(2))
 
 
 def _check_ours(folder: Path) -> None:
@@ -254,7 +280,7 @@ def _in_units(image: SeriesImage, found: Recognised, units: str) -> tuple[Volume
     return Volume(image.volume.data / found.reference_suv, image.volume.grid), []
 
 
-def _study(name: str, taken: Mapping[str, _Taken]) -> dict[str, Any]:
+def _study(name: str, taken: Iterable[str]) -> dict[str, Any]:
     modalities = {modality: {"status": "available", "file": f"{modality}.nii.gz"} for modality in taken}
     return {"version": 1, "subject": name, "modalities": modalities}
 
