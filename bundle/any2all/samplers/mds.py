@@ -19,7 +19,8 @@ Each step (inferred, after DDS):
 
 Step 2 of a channel that couples slices is solved between the halves of a step (`VolumeSampler`).
 
-``faithful`` neither clamps nor re-derives eps_hat and solves step 2 by five conjugate-gradient iterations, as DDS does.
+``faithful`` neither clamps nor re-derives eps_hat and solves step 2 by five conjugate-gradient iterations, as DDS does;
+where slices are coupled, which DDS does not know, by as many as convergence takes.
 """
 
 from __future__ import annotations
