@@ -4,6 +4,7 @@ DATA ?= ../shared/data
 OUTPUT ?= outputs
 JOBS ?= 2
 PORT ?= 8000
+MAKEFLAGS += --no-print-directory
 
 PY := .venv/bin/python
 SLICER_PY := .venv-slicer/bin/python
@@ -15,6 +16,13 @@ SLICER_READY := .venv-slicer/.ready-$(shell cksum < tests/slicer/requirements.tx
 # one thread for each test process, so that $(JOBS) of them do not get in each other's way
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
 OFFSCREEN := QT_QPA_PLATFORM=offscreen
+# byte code is made when a module is first imported: most modules of these packages never are
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile
+SLICER_PIP := $(SLICER_PY) -m pip install --quiet --disable-pip-version-check --no-compile
+
+ifeq ($(MAKELEVEL),0)
+.NOTPARALLEL:  # two installations into one environment would get in each other's way
+endif
 
 .PHONY: help demo test test-main test-slicer serve lint bench soak screenshots check-data setup clean
 
@@ -32,25 +40,28 @@ setup: $(READY)
 
 $(READY): pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	$(PIP) -e ".[test]"
 	rm -f .venv/.ready-*
 	touch $@
 
-$(SERVER_READY): $(READY)
-	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[test,server]"
-	rm -f .venv/.server-ready-*
-	touch $@
+$(SERVER_READY): pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PIP) -e ".[test,server]"
+	rm -f .venv/.ready-* .venv/.server-ready-*
+	touch $(READY) $@
 
 $(SLICER_READY): tests/slicer/requirements.txt
 	test -x $(SLICER_PY) || $(PYTHON) -m venv .venv-slicer
-	$(SLICER_PY) -m pip install --quiet --disable-pip-version-check -r tests/slicer/requirements.txt
+	$(SLICER_PIP) -r tests/slicer/requirements.txt
 	rm -f .venv-slicer/.ready-*
 	touch $@
 
 demo: $(READY)
 	$(PY) -m any2all.demo --output $(OUTPUT)/demo
 
-test: test-slicer test-main
+test:
+	$(MAKE) -j2 $(SERVER_READY) $(SLICER_READY)
+	$(MAKE) test-slicer test-main
 
 test-slicer: $(SERVER_READY) $(SLICER_READY)
 	$(ONE_THREAD) $(OFFSCREEN) $(SLICER_PY) -m pytest tests/slicer -n $(JOBS) --dist loadfile

@@ -21,8 +21,8 @@ def stack_of(*names: str) -> Stack:
 
 @pytest.fixture
 def refused(small_cohort, tmp_path, capsys, monkeypatch):
-    """The one line that a run with these settings ends with; its data was not even looked at."""
-    monkeypatch.setattr("any2all.training.cohort.training_data", None)
+    """The one line that a run with these settings ends with; its images were not even looked at."""
+    monkeypatch.setattr("any2all.training.cohort.validation_stacks", None)
 
     def line(*files: str, **settings) -> str:
         given = {"datalist_file": str(small_cohort), "output_dir": str(tmp_path / "out"), "total_iterations": 1}
