@@ -16,9 +16,8 @@ SLICER_READY := .venv-slicer/.ready-$(shell cksum < tests/slicer/requirements.tx
 # one thread for each test process, so that $(JOBS) of them do not get in each other's way
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
 OFFSCREEN := QT_QPA_PLATFORM=offscreen
-# byte code is made when a module is first imported: most modules of these packages never are
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile
-SLICER_PIP := $(SLICER_PY) -m pip install --quiet --disable-pip-version-check --no-compile
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+SLICER_PIP := $(SLICER_PY) -m pip install --quiet --disable-pip-version-check
 
 ifeq ($(MAKELEVEL),0)
 .NOTPARALLEL:  # two installations into one environment would get in each other's way
