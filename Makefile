@@ -16,8 +16,9 @@ SLICER_READY := .venv-slicer/.ready-$(shell cksum < tests/slicer/requirements.tx
 # one thread for each test process, so that $(JOBS) of them do not get in each other's way
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
 OFFSCREEN := QT_QPA_PLATFORM=offscreen
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check
-SLICER_PIP := $(SLICER_PY) -m pip install --quiet --disable-pip-version-check
+# pip would make byte code on one core; files of other Pythons in the packages do not compile, and do no harm
+PIP := -m pip install --quiet --disable-pip-version-check --no-compile
+COMPILE := -m compileall -qq -j 0
 
 ifeq ($(MAKELEVEL),0)
 .NOTPARALLEL:  # two installations into one environment would get in each other's way
@@ -39,19 +40,22 @@ setup: $(READY)
 
 $(READY): pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PIP) -e ".[test]"
+	$(PY) $(PIP) -e ".[test]"
+	$(PY) $(COMPILE) .venv/lib || true
 	rm -f .venv/.ready-*
 	touch $@
 
 $(SERVER_READY): pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PIP) -e ".[test,server]"
+	$(PY) $(PIP) -e ".[test,server]"
+	$(PY) $(COMPILE) .venv/lib || true
 	rm -f .venv/.ready-* .venv/.server-ready-*
 	touch $(READY) $@
 
 $(SLICER_READY): tests/slicer/requirements.txt
 	test -x $(SLICER_PY) || $(PYTHON) -m venv .venv-slicer
-	$(SLICER_PIP) -r tests/slicer/requirements.txt
+	$(SLICER_PY) $(PIP) -r tests/slicer/requirements.txt
+	$(SLICER_PY) $(COMPILE) .venv-slicer/lib || true
 	rm -f .venv-slicer/.ready-*
 	touch $@
 
