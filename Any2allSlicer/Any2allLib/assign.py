@@ -26,7 +26,7 @@ _WITHOUT_CONTRAST = re.compile(
     re.IGNORECASE,
 )
 _WITH_AND_WITHOUT = re.compile(r"(?:^|_)w(?:ith)?_*(?:and_)?w(?:_?o|ithout)(?=$|_)", re.IGNORECASE)
-_BROUGHT_TO = re.compile(r"_(?:to|onto|in|on)_", re.IGNORECASE)  # what follows names another image's grid
+_BROUGHT_TO = re.compile(r"(?:^|_)(?:to|onto|in|on)_[^_]+", re.IGNORECASE)  # the grid of another image
 _BIDS_SPACE = re.compile(r"_space-[A-Za-z0-9]+(?=_)")  # so does this entity
 _SYNTHETIC = re.compile(r"(?:^|_)synthe\w*(?=$|_)", re.IGNORECASE)  # of MR: a scanner computed it
 _ANY2ALL = re.compile(r"(?<![a-z])any2all(?![a-z])", re.IGNORECASE)  # a saved scene's file has it behind a "%20"
@@ -70,7 +70,8 @@ def match(volume: VolumeInfo, stack: Sequence[ModalityInfo]) -> tuple[str, tuple
     measured = _by_measurement(volume, candidates)
     plain = not _has_contrast_agent(volume)
     for certainty, text in zip(range(len(texts), 0, -1), texts):
-        lengths = _lengths(_own_words(text), candidates) or _lengths(text, candidates)
+        before, all_but = _BROUGHT_TO.split(text, maxsplit=1)[0], _BROUGHT_TO.sub("", text)
+        lengths = _lengths(before, candidates) or _lengths(all_but, candidates)
         if not lengths:
             continue
         name = max(lengths, key=lambda n: lengths[n])
@@ -111,11 +112,6 @@ def _texts(volume: VolumeInfo) -> list[str]:
     written = [name, *(str(volume.dicom.get(tag) or "") for tag in TEXT_TAGS), _WORD_BEGINS.sub("_", name)]
     texts = [re.sub(r"[^\w*]+|_+", "_", text).strip("_") for text in written]
     return [text if _WITH_AND_WITHOUT.search(text) else _WITHOUT_CONTRAST.sub("_", text) for text in texts]
-
-
-def _own_words(text: str) -> str:
-    """What a text says of the image itself: ``T2_to_T1`` is a T2 that was brought to the grid of T1."""
-    return re.split(_BROUGHT_TO, text, maxsplit=1)[0]
 
 
 def _token_run(pattern: str, text: str) -> int:

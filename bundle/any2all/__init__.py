@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.7.2"
+__version__ = "0.7.3"
 
 # OpenMP's threads wait for each other in a loop of 300,000 turns before they sleep. Where another program takes a core
 # (Slicer, say), the thread that is waited for stands in a queue behind the one that waits: a demonstration of half a

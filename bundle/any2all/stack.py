@@ -23,7 +23,7 @@ _WITHOUT_CONTRAST = re.compile(
 _WITH_AND_WITHOUT = re.compile(
     r"(?:^|[\s_.-])w(?:ith)?[\s_.&+/-]*(?:and[\s_.-]+)?w(?:[/_]?o|ithout)(?=$|[\s_.-])", re.IGNORECASE
 )
-_BROUGHT_TO = re.compile(r"[_\-. ](?:to|onto|in|on)[_\-. ]", re.IGNORECASE)  # what follows names another image's grid
+_BROUGHT_TO = re.compile(r"(?:^|[_\-. ])(?:to|onto|in|on)[_\-. ][^_\-. ]+", re.IGNORECASE)  # the grid of another image
 _BIDS_SPACE = re.compile(r"_space-[A-Za-z0-9]+(?=_)")  # so does this entity
 
 
@@ -116,13 +116,14 @@ def without_denied_contrast(text: str) -> str:
 
 
 def _own_names(stem: str) -> tuple[str, ...]:
-    """What a file's name says of its image, then the whole of it, for where that says nothing.
+    """What a file's name says of its image first, then all but the name of the image that it was brought to.
 
-    ``T2_to_T1`` is a T2 that was brought to the grid of T1, as is ``sub-01_space-T1w_T2w`` in BIDS.
+    ``T2_to_T1`` is a T2 that was brought to the grid of T1, as is ``sub-01_space-T1w_T2w`` in BIDS, and ``MR_to_CT`` is
+    no CT; the second is for ``moved_to_mni_T2``.
     """
     stem = without_denied_contrast(stem)
     own = _BIDS_SPACE.sub("", stem) if stem.startswith("sub-") else stem
-    return re.split(_BROUGHT_TO, own, maxsplit=1)[0], stem
+    return _BROUGHT_TO.split(own, maxsplit=1)[0], _BROUGHT_TO.sub("", own)
 
 
 def _token_run(pattern: str, stem: str) -> int:

@@ -201,6 +201,7 @@ def test_a_scanners_own_words_are_no_results(name, dicom, expected):
         "sub-01_space-T1w_T2w.nii.gz",
         "t2_space-flair_sag.nii.gz",
         "moved_to_mni_T2.nii.gz",
+        "MR_to_CT.nii.gz",
         "T1_pre_contrast.nii.gz",
         "T1_W_O_CONTRAST.nii.gz",
         "T1_w_and_wo_contrast.nii.gz",

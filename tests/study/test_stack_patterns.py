@@ -43,6 +43,7 @@ from any2all.stack import load_stack
         ("sub-01_ses-2_space-T1w_desc-brain_FLAIR.nii.gz", "T2FLAIR"),
         ("t2_space-flair_sag.nii.gz", "T2FLAIR"),  # the sequence SPACE
         ("moved_to_mni_T2.nii.gz", "T2"),
+        ("MR_to_CT.nii.gz", None),
         ("T1_pre_contrast.nii.gz", "T1"),
         ("T1 without contrast.nii.gz", "T1"),
         ("T1_W_O_CONTRAST.nii.gz", "T1"),
