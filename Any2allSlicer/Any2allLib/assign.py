@@ -22,7 +22,7 @@ _NO_STUDY_IMAGE = re.compile(
     re.IGNORECASE,
 )
 _WITHOUT_CONTRAST = re.compile(
-    r"(?:^|_)(?:without|w_?o|non?|pre|before|ohne|sans|sin|senza)_(?:iv_)?(?:[ck]ontrast\w*?|gd|gad[^_]*|km|ce)(?=$|_)",
+    r"(?:^|_)(?:without|w_?o|non?|pre|before|ohne|sans|sin|senza)_(?:iv_)?(?:[ck]ontrast[^_]*|gd|gad[^_]*|km|ce)(?=$|_)",
     re.IGNORECASE,
 )
 _WITH_AND_WITHOUT = re.compile(r"(?:^|_)w(?:ith)?_*(?:and_)?w(?:_?o|ithout)(?=$|_)", re.IGNORECASE)

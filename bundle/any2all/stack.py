@@ -17,7 +17,7 @@ from .errors import Any2allError
 DEFAULT_STACK_FILE = Path(__file__).parents[1] / "configs" / "stack.json"
 _WITHOUT_CONTRAST = re.compile(
     r"(?:^|[\s_.-])(?:without|w[/_]?o|non?|pre|before|ohne|sans|sin|senza)[\s_.-]+(?:iv[\s_.-]+)?"
-    r"(?:[ck]ontrast\w*|gd|gad\w*|km|ce)(?=$|[\s_.-])",
+    r"(?:[ck]ontrast[^\W_]*|gd|gad[^\W_]*|km|ce)(?=$|[\s_.-])",
     re.IGNORECASE,
 )
 _WITH_AND_WITHOUT = re.compile(

@@ -204,6 +204,8 @@ def test_a_scanners_own_words_are_no_results(name, dicom, expected):
         "MR_to_CT.nii.gz",
         "T1_pre_contrast.nii.gz",
         "T1_W_O_CONTRAST.nii.gz",
+        "no_contrast_T1.nii.gz",
+        "pre_gadolinium_T1.nii.gz",
         "T1_w_and_wo_contrast.nii.gz",
         "T1_pre_and_post.nii.gz",
     ],

@@ -47,6 +47,8 @@ from any2all.stack import load_stack
         ("T1_pre_contrast.nii.gz", "T1"),
         ("T1 without contrast.nii.gz", "T1"),
         ("T1_W_O_CONTRAST.nii.gz", "T1"),
+        ("no_contrast_T1.nii.gz", "T1"),
+        ("pre_gadolinium_T1.nii.gz", "T1"),
         ("FLAIR_no-gad.nii.gz", "T2FLAIR"),
         ("T1_w_and_wo_contrast.nii.gz", None),
         ("T1_pre_and_post.nii.gz", None),

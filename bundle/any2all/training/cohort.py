@@ -100,8 +100,8 @@ class TrainingData:
     @property
     def fingerprint(self) -> str:
         """Of what is trained on, by names and sizes and not by place: it stays on another machine."""
-        trained_on = sorted(Path(file) for file in (*self.head_labels, *self.files))
-        said = [f"{file.parent.name}/{file.name} {file.stat().st_size}" for file in trained_on]
+        trained_on = [Path(file) for file in (*self.head_labels, *self.files)]
+        said = sorted(f"{file.parent.name}/{file.name} {file.stat().st_size}" for file in trained_on)
         return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
 
